@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::{fmt, io, vec};
 
-use socket2::SockAddr;
+use socket2::{SockAddr, Type};
 
 /// One end of a socket or of an operation, as errors name it. It can be given where an address is
 /// asked for, here and in std, and compared with a [`SocketAddr`].
@@ -130,6 +130,14 @@ pub(crate) enum Network {
 impl Network {
     pub(crate) const fn is_tcp(self) -> bool {
         matches!(self, Network::Tcp | Network::Tcp4 | Network::Tcp6)
+    }
+
+    /// The type of its sockets.
+    pub(crate) const fn kind(self) -> Type {
+        match self {
+            Network::Udp | Network::Unixgram => Type::DGRAM,
+            _ => Type::STREAM,
+        }
     }
 
     pub(crate) const fn name(self) -> &'static str {

@@ -1,5 +1,5 @@
 //! The one accept loop, for tasks and servers: it waits out shortages, and keeps to a limit of
-//! connections.
+//! connections. [`Serve`] runs a task for each connection.
 //!
 //! ```text
 //!   accept, with a permit ──► `take` has the connection
@@ -46,8 +46,8 @@ const QUIET: Duration = Duration::from_secs(5);
 /// No limit of accepts: the loop ends when the listener is closed on our side.
 pub(crate) const ALL: Option<u32> = None;
 
-/// Accepts until the queue is empty, this many calls at most: new connections could keep it busy for
-/// ever. The number is above the default limit of a queue.
+/// Accepts until the queue is empty, by this many calls at most: without a limit, new connections could
+/// keep it busy for ever. The number is above the default limit of a queue.
 pub(crate) const QUEUED: Option<u32> = Some(1 << 16);
 
 /// Why an accept failed.
@@ -233,7 +233,7 @@ struct Backoff {
     wait: Duration,
     /// The last failure.
     failed: Option<Instant>,
-    /// When the pause that lasts now began, if a warning was logged of it.
+    /// When the pause began that still lasts, if a warning was logged of it.
     announced: Option<Instant>,
 }
 
@@ -422,7 +422,7 @@ impl ServeCounters {
         Rc::strong_count(&self.0.live) - 1
     }
 
-    /// Accepts that failed, those of connections that their peers aborted not counted.
+    /// Accepts that failed. A connection that its peer aborted does not count.
     pub fn refused(&self) -> u64 {
         self.0.refused.get()
     }

@@ -78,7 +78,7 @@ impl ToAddr for Addr {
     }
 }
 
-/// A pair of a host, by its text, and a port.
+/// A host, by the text that it prints as, and a port.
 impl<H: fmt::Display> ToAddr for (H, u16) {
     fn to_addr(&self) -> Addr {
         let (host, port) = (self.0.to_string(), self.1);

@@ -9,7 +9,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::net::{SocketAddr, SocketAddrV6};
 
-use socket2::{SockAddr, Socket, Type};
+use socket2::{SockAddr, Socket};
 
 use super::addr::{self, Kind, ToAddr, Udp, unmapped};
 use super::error::{Cause, amended};
@@ -137,8 +137,8 @@ impl<K> Datagram<K> {
         self.fd.try_now(Write, |fd| fd.send_message(message))
     }
 
-    /// Sends to an address of the system's. Go refuses that on a connected socket before the system is
-    /// asked.
+    /// Sends to an address in the system's form. A connected socket refuses that, as in Go, before the
+    /// system is asked.
     pub(super) async fn send_to_system(
         &self,
         message: &[u8],
@@ -222,7 +222,7 @@ impl Datagram<Udp> {
         let target = addr.to_addr();
         let resolution = Resolution::new(LISTEN, Network::Udp);
         let found = resolution.addresses(&target, &CancelToken::new()).await?;
-        let bound = resolution.bind_first(&target, &found, Type::DGRAM, bind);
+        let bound = resolution.bind_first(&target, &found, bind);
         bound.map(Datagram::of)
     }
 
@@ -301,7 +301,5 @@ fn bind(socket: Socket, address: SocketAddr) -> Result<Fd, Cause> {
     let set = socket.set_broadcast(true);
     set.map_err(Cause::by("setsockopt"))?;
     socket.bind(&address.into()).map_err(Cause::by("bind"))?;
-    let fd = Fd::adopt("UdpSocket::bind", socket, Network::Udp).map_err(Cause::by("epoll_ctl"))?;
-    fd.endpoint(End::Local);
-    Ok(fd)
+    Fd::adopt("UdpSocket::bind", socket, Network::Udp).map_err(Cause::by("epoll_ctl"))
 }

@@ -308,7 +308,8 @@ impl Dialer {
         const MORE_TRIES: usize = 2;
         let address = resolve::to_dial(address);
         let port_is_given = self.local.is_some_and(|local| local.port() != 0);
-        for _ in 0..MORE_TRIES {
+        let mut more_tries = 0..MORE_TRIES;
+        loop {
             let connected = self.connect_once(address).await;
             let again = match &connected {
                 Ok(fd) => is_self_connected(fd),
@@ -317,11 +318,10 @@ impl Dialer {
                 }
                 Err(_) => false,
             };
-            if !again || port_is_given {
+            if !again || port_is_given || more_tries.next().is_none() {
                 return connected;
             }
         }
-        self.connect_once(address).await
     }
 
     async fn connect_once(&self, address: SocketAddr) -> Result<Fd, Cause> {
@@ -396,7 +396,7 @@ fn is_connected(fd: &Fd) -> io::Result<()> {
     }
 }
 
-/// Whether an error of connect says that it goes on, or is done.
+/// Whether an error of connect(2) says that connecting goes on, or is done.
 fn is_under_way(error: &io::Error) -> bool {
     use libc::{EALREADY, EINPROGRESS, EINTR, EISCONN};
     let number = error.raw_os_error();

@@ -54,8 +54,8 @@ macro_rules! handles {
 
             /// Lends the descriptor, for what this crate has no method for: Go's `Control`. It is for
             /// options and the like. If a call inside says `WouldBlock`, the runtime does not know, and
-            /// `readable` or `writable` would then return at once: for such calls streams have [`Stream::io`] and
-            /// [`Stream::try_io`].
+            /// `readable` or `writable` would then return at once: for such calls there are
+            /// [`Stream::io`] and [`Stream::try_io`].
             ///
             /// A close that comes while it is lent is put off until it is back. Don't wait inside. From
             /// the first call on a short read or write proves nothing (the closure may have set up
@@ -283,7 +283,7 @@ sockets!(Stream Datagram);
 macro_rules! from_std {
     ($($Ours:ident<$Kind:ident>, $name:literal: $Std:ty, $network:ident;)*) => { $(
         impl $Ours<$Kind> {
-            /// Takes over a socket of std's, as it is set.
+            /// Takes over a socket of std's, with its options as they are.
             ///
             /// ```
             /// # fn main() -> std::io::Result<()> {

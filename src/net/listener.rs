@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-use socket2::{SockRef, Socket, Type};
+use socket2::{SockRef, Socket};
 
 use super::addr::{self, Kind, Tcp, ToAddr};
-use super::error::{Cause, OpError};
+use super::error::{Cause, amended};
 use super::fd::{Failure, Fd, Name, RuntimeCore};
 use super::options::{self, KeepAlive};
 use super::resolve::{Control, Hook, LISTEN, Resolution, common_settings};
@@ -89,7 +89,7 @@ impl ListenConfig {
     ///
     /// # Errors
     ///
-    /// An [`OpError`] with `listen` as its operation.
+    /// An [`OpError`](crate::OpError) with `listen` as its operation.
     ///
     /// # Panics
     ///
@@ -98,12 +98,11 @@ impl ListenConfig {
         let target = addr.to_addr();
         let resolution = &self.resolution;
         let found = resolution.addresses(&target, &CancelToken::new()).await?;
-        let socket = self.listen(&target, &found)?;
+        let listen = |socket, address| self.listen(socket, address);
+        let socket = resolution.bind_first(&target, &found, listen)?;
         let fd = Fd::adopt("listening", socket, resolution.network);
-        let fd = fd.map_err(Cause::by("epoll_ctl"));
-        let fd = fd.map_err(|cause| resolution.error(Some(target), cause))?;
-        fd.endpoint(End::Local);
-        Ok(Listener::of(fd))
+        let listener = fd.map(Listener::of).map_err(Cause::by("epoll_ctl"));
+        listener.map_err(|cause| resolution.error(Some(target), cause).into())
     }
 
     /// As [`bind`](ListenConfig::bind), without a runtime: a name is looked up on this thread,
@@ -127,17 +126,12 @@ impl ListenConfig {
     pub fn bind_std(&self, addr: impl ToAddr) -> io::Result<std::net::TcpListener> {
         let target = addr.to_addr();
         let found = self.resolution.look_up(&target)?;
-        self.listen(&target, &found).map(Into::into)
+        let listen = |socket, address| self.listen(socket, address);
+        let listening = self.resolution.bind_first(&target, &found, listen);
+        listening.map(Into::into)
     }
 
-    /// Listens on one of the addresses that were found.
-    fn listen(&self, target: &Addr, found: &[SocketAddr]) -> io::Result<Socket> {
-        let listen = |socket, address| self.listen_on(socket, address);
-        self.resolution
-            .bind_first(target, found, Type::STREAM, listen)
-    }
-
-    fn listen_on(&self, socket: Socket, address: SocketAddr) -> Result<Socket, Cause> {
+    fn listen(&self, socket: Socket, address: SocketAddr) -> Result<Socket, Cause> {
         let set = Cause::by("setsockopt");
         socket.set_reuse_address(true).map_err(&set)?;
         if self.reuse_port {
@@ -280,11 +274,9 @@ impl<K> Listener<K> {
     ///
     /// Closed already.
     pub fn close(&self) -> io::Result<()> {
-        self.fd.close().map_err(|_closed_already| {
-            // A listener has one end, and Go names that as the address.
-            let (net, addr) = (self.fd.network().name(), self.fd.endpoint(End::Local));
-            OpError::new("close", net, addr, Cause::Closed).into()
-        })
+        let closed = self.fd.close();
+        // A listener has one end, and Go names that as the address.
+        closed.map_err(|error| amended(error, |failed| failed.addr = failed.source.take()))
     }
 }
 
@@ -305,7 +297,7 @@ impl Accepted {
     }
 }
 
-/// Prepares a listening socket that was given for a server, and says its address.
+/// Prepares a listening socket that a server was given, and returns its address.
 pub(crate) fn prepare(socket: &OwnedFd, network: Network) -> io::Result<Addr> {
     let socket = SockRef::from(socket);
     socket.set_nonblocking(true)?;

@@ -57,8 +57,8 @@ impl Stream<Tcp> {
     }
 
     /// What a close does with bytes that were written and not sent yet. `None`, the default: the system
-    /// sends them after the close. Zero: they are thrown away, and the peer gets a RST. Else the close
-    /// takes up to so long to send them, on a thread for such closes, and throws away what is left.
+    /// sends them after the close. Zero: they are thrown away, and the peer gets a RST. Any other: a thread
+    /// for such closes waits until they are sent, at most for this time, and throws away what is left.
     ///
     /// Fractions of a second are rounded up.
     ///

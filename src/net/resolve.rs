@@ -1,5 +1,5 @@
-//! Resolving: from `host:port`, as it is written, to addresses; and which family they are of, IPv4, IPv6
-//! or both on one socket.
+//! Resolving: from `host:port`, as it is written, to addresses; which family they are of, IPv4, IPv6 or
+//! both on one socket; and the settings that a `Dialer` and a `ListenConfig` share.
 //!
 //! ```text
 //!   literal ────────────────────────────────────────────┐
@@ -175,18 +175,17 @@ impl Resolution {
         }
     }
 
-    /// A socket for the address to bind of those found, which is the first of IPv4 if there is one, as in
-    /// Go; set up and bound by `bind`.
+    /// Makes a socket for one of the addresses found, and hands both to `bind`. The address is the first
+    /// of IPv4, or the first if none is, as in Go.
     pub(super) fn bind_first<T>(
         &self,
         target: &Addr,
         found: &[SocketAddr],
-        kind: Type,
         bind: impl FnOnce(Socket, SocketAddr) -> Result<T, Cause>,
     ) -> io::Result<T> {
         let first = found.iter().find(|address| address.is_ipv4());
         let address = *first.unwrap_or(&found[0]);
-        let opened = self.to_bind(address, kind);
+        let opened = self.to_bind(address);
         let bound = opened.and_then(|(socket, address)| bind(socket, address));
         bound.map_err(|cause| {
             let asked = asked_for(target, address);
@@ -198,11 +197,11 @@ impl Resolution {
     ///
     /// "Every address" of a network without a family means both families on one IPv6 socket, where the
     /// system can do that. `tcp6` is for IPv6 alone.
-    fn to_bind(&self, address: SocketAddr, kind: Type) -> Result<(Socket, SocketAddr), Cause> {
+    fn to_bind(&self, address: SocketAddr) -> Result<(Socket, SocketAddr), Cause> {
         debug_assert!(self.takes_v4() || self.takes_v6());
         let takes_both = self.takes_v4() && self.takes_v6();
         let open = |address: SocketAddr, only_v6| {
-            let socket = sys::socket(Domain::for_address(address), kind);
+            let socket = sys::socket(Domain::for_address(address), self.network.kind());
             let socket = socket.map_err(Cause::by("socket"))?;
             if address.is_ipv6() {
                 let set = socket.set_only_v6(only_v6);
@@ -260,7 +259,7 @@ impl Resolution {
             }
             // RFC 6761: there are no names below it.
             None if bare.ends_with(".invalid") || bare == "invalid" => vec![],
-            None => sys::address_info(Some(host), None, libc::SOCK_STREAM)?,
+            None => sys::address_info(Some(host), None, Type::STREAM)?,
         };
         match found.is_empty() {
             true => Err(NotFound::NoSuch),
@@ -436,11 +435,7 @@ fn service_port(network: Network, service: &str) -> Result<u16, NotFound> {
         return Err(NotFound::NoSuch);
     }
     let service = service.to_ascii_lowercase();
-    let kind = match network.is_tcp() {
-        true => libc::SOCK_STREAM,
-        false => libc::SOCK_DGRAM,
-    };
-    let found = sys::address_info(None, Some(&service), kind);
+    let found = sys::address_info(None, Some(&service), network.kind());
     match found.map(|all| all.first().map(SocketAddr::port)) {
         Ok(Some(port)) => Ok(port),
         Ok(None) => Err(NotFound::NoSuch),

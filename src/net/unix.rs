@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::net;
 use std::path::Path;
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, Socket};
 
 use super::addr::Unix;
 use super::addr::{is_abstract, system_addr};
@@ -142,14 +142,13 @@ impl Listener<Unix> {
         };
         let path = path.as_ref();
         let fd = open("listen", "UnixListener::bind", Network::Unix, path, listen).await?;
-        fd.endpoint(End::Local);
         let listener = Listener::of(fd);
         listener.set_unlink_on_close(true);
         Ok(listener)
     }
 
-    /// Whether the path is removed when the listener is closed or dropped. It is, unless it came
-    /// from std.
+    /// Whether the path is removed when the listener is closed or dropped. By default it is, unless the
+    /// listener came from std.
     #[doc(alias = "SetUnlinkOnClose")]
     pub fn set_unlink_on_close(&self, unlink: bool) {
         let path = match self.fd.endpoint(End::Local) {
@@ -176,9 +175,8 @@ impl Datagram<Unix> {
     /// Outside a runtime.
     pub async fn bind(path: impl AsRef<Path>) -> io::Result<UnixDatagram> {
         let (what, path) = ("UnixDatagram::bind", path.as_ref());
-        let fd = open("listen", what, Network::Unixgram, path, bind).await?;
-        fd.endpoint(End::Local);
-        Ok(Datagram::of(fd))
+        let fd = open("listen", what, Network::Unixgram, path, bind).await;
+        fd.map(Datagram::of)
     }
 
     /// A socket without a name: it can send, and can't be answered.
@@ -260,11 +258,7 @@ async fn open(
     context::yield_once().await;
     let open = || {
         let address = system_addr(path)?;
-        let kind = match network {
-            Network::Unixgram => Type::DGRAM,
-            _ => Type::STREAM,
-        };
-        let socket = sys::socket(Domain::UNIX, kind).map_err(Cause::by("socket"))?;
+        let socket = sys::socket(Domain::UNIX, network.kind()).map_err(Cause::by("socket"))?;
         set_up(&socket, &address)?;
         Fd::adopt(what, socket, network).map_err(Cause::by("epoll_ctl"))
     };

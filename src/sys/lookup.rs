@@ -26,7 +26,7 @@ pub(crate) enum NotFound {
 pub(crate) fn address_info(
     host: Option<&str>,
     service: Option<&str>,
-    kind: libc::c_int,
+    kind: Type,
 ) -> Result<Vec<SocketAddr>, NotFound> {
     let text = |text: Option<&str>| text.map(CString::new).transpose();
     // No name has a NUL in it.
@@ -36,7 +36,7 @@ pub(crate) fn address_info(
     let pointer = |text: &Option<CString>| text.as_ref().map_or(ptr::null(), |text| text.as_ptr());
     // SAFETY: plain integers and pointers, for which zero means "anything".
     let mut hints: libc::addrinfo = unsafe { mem::zeroed() };
-    hints.ai_socktype = kind;
+    hints.ai_socktype = kind.into();
     let mut list = ptr::null_mut();
     // Before and after the call: a shortage may end meanwhile.
     let short_before = shortage();

@@ -73,7 +73,7 @@ pub(crate) fn borrow<O: ?Sized>(fd: RawFd, _owner: &O) -> BorrowedFd<'_> {
     unsafe { BorrowedFd::borrow_raw(fd) }
 }
 
-/// Makes `copy` a duplicate of `fd`, in place of what it was. It stays open meanwhile.
+/// Makes `copy` a duplicate of `fd`, in place of what it was. `copy` stays open meanwhile.
 #[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
 pub(crate) fn duplicate_onto(fd: BorrowedFd<'_>, copy: &OwnedFd) -> io::Result<()> {
     let (fd, copy) = (fd.as_raw_fd(), copy.as_raw_fd());

@@ -72,7 +72,7 @@ pub async fn copy<R: CopySource, W: CopySink>(source: R, sink: W) -> io::Result<
 /// When one side ends, the other's writing side is closed (a half-close is passed on), and the other
 /// direction goes on; [`Relay::linger`] limits that. If one direction fails, the other goes on, except
 /// if the connection that it writes to is gone. So an answer that came before a reset is passed on.
-/// Neither stream is closed altogether: dropping the last handle does, or `close`.
+/// Neither stream is closed altogether: drop its last handle, or call `close`.
 ///
 /// A proxy in one task:
 ///
@@ -153,7 +153,7 @@ impl Relay {
     }
 
     /// Once one direction has ended, ends the relay when nothing has gone the other way for
-    /// `linger`. A transfer that goes on is not cut off: for that, set deadlines on the streams.
+    /// `linger`. A transfer that goes on is not cut off: to do that, set deadlines on the streams.
     ///
     /// Such an end is no error, unless bytes are in hand that the sink did not take: then the error is
     /// a timeout of that write.
@@ -258,7 +258,7 @@ impl OneWay<'_> {
         })
         .await
     }
-    /// Whether the connection is closed or reset that it writes to.
+    /// Whether the connection that it writes to is closed or reset.
     fn sink_is_gone(&self) -> bool {
         let sink = self.sink.as_ref();
         sink.is_some_and(|fd| fd.with_socket(|socket| socket.peer_addr()).is_err())

@@ -66,8 +66,8 @@ impl Fd {
         }
     }
 
-    /// [`Fd::half_close`], which queues for the write lock like a write. It is no poller, because
-    /// another poller, such as a heartbeat, could displace it.
+    /// [`Fd::half_close`], which queues for the write lock like a write. It does not wait as a poller,
+    /// because another poller, such as a heartbeat, could displace it.
     pub(crate) fn end_writing_in_queue(&self) -> impl Future<Output = io::Result<()>> {
         let closing = self.op(Direction::Write, Fd::half_close);
         closing.named(Name::Close).in_queue()
@@ -187,7 +187,7 @@ impl Drop for Fd {
     #[inline]
     fn drop(&mut self) {
         // The last handle goes, so nothing can be parked here. While the runtime lives, the registry
-        // has a handle too. After the runtime's end the descriptor has the flag CLOSED, but the file
+        // has a handle too. After the runtime's end the `PollDesc` has the flag CLOSED, but the file
         // descriptor is still open, and the registry has no handle.
         let last = if self.is_closed() { 1 } else { 2 };
         if self.desc.handles() <= last && self.socket().owned.raw() >= 0 {

@@ -124,8 +124,8 @@ impl Fd {
         let raw = fd.as_ref().map(AsRawFd::as_raw_fd);
         let socket = Socket::new(OwnedSocket::new(fd), Endpoints::new(network));
         let desc = core.open(source, raw, socket)?;
-        // A short read proves nothing on a Unix stream, where a read stops before passed descriptors,
-        // and on datagrams.
+        // A short read proves nothing on datagrams, nor on a Unix stream, where a read stops before
+        // passed descriptors.
         if !network.is_tcp() {
             desc.set_short_io_inconclusive();
         }
@@ -317,7 +317,7 @@ impl Fd {
         f(&self.sock_ref()).map_err(Failure::System)
     }
 
-    /// As [`Fd::with_socket`], to `set` or to `get` an option.
+    /// As [`Fd::with_socket`], to `set` or `get` an option, or to `close` a direction.
     pub(crate) fn option<T>(
         &self,
         op: &'static str,
