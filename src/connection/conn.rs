@@ -116,7 +116,7 @@ impl Extra {
             || self.filtering.is_some()
             || self.progress != [Progress::default(); 2]
             || self.received.is_some()
-            || self.has_mail()
+            || self.has_others_writes()
     }
 
     /// What handles and other threads have left.
@@ -124,7 +124,7 @@ impl Extra {
         Some(self.handle.as_ref()?.mailbox.inbox())
     }
 
-    pub(super) fn has_mail(&self) -> bool {
+    pub(super) fn has_others_writes(&self) -> bool {
         self.inbox().is_some_and(|inbox| !inbox.is_empty())
     }
 }
@@ -170,12 +170,14 @@ impl Conn {
     }
 
     pub(super) fn enter(&mut self, state: State) {
+        debug_assert_ne!(self.state(), State::Closed);
+        debug_assert_eq!(State::ALL[state as usize], state, "they are in order");
         if !state.takes_writes() {
-            self.end_mail();
-            // Takes in the mail that was left so far, unless the connection is closed: then it is
-            // dropped, and no filter runs.
+            self.end_others_writes();
+            // What was left so far is taken in, unless the connection is closed: then it is dropped, and
+            // no filter runs.
             if state != State::Closed {
-                self.open_mail();
+                self.take_others_writes();
             }
         }
         self.note().set(self.note().get() & !STATE | state as u8);
@@ -189,7 +191,7 @@ impl Conn {
     /// The connection is to end: `asked` is [`END`], [`CLOSE`] or [`ABORT`].
     pub(super) fn ask(&mut self, asked: u8) {
         self.note().set(self.note().get() | asked);
-        self.end_mail();
+        self.end_others_writes();
     }
 
     pub(super) fn is_asked(&self) -> bool {
@@ -246,7 +248,7 @@ impl Conn {
     }
 
     /// From here on what handles and other threads write is refused at once: later it would be dropped.
-    fn end_mail(&self) {
+    fn end_others_writes(&self) {
         if let Some(mut inbox) = self.extra.as_ref().and_then(|extra| extra.inbox()) {
             inbox.end();
         }

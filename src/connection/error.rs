@@ -23,7 +23,7 @@ use crate::reactor::Direction;
 ///         Ok(bytes.len())
 ///     }
 ///     fn ended(&mut self, why: CloseReason) {
-/// // A player that was dropped may come back; one that left is gone.
+///         // A player that was dropped may come back; one that left is gone.
 ///         self.away = matches!(why, CloseReason::Idle(_) | CloseReason::Error(_));
 ///     }
 /// }

@@ -173,7 +173,7 @@ impl FilterIo {
         }
     }
 
-    /// Passes bytes on to the peer, as above.
+    /// Passes bytes on to the peer. Without room for them the same happens.
     pub fn to_peer(&mut self, bytes: &[u8]) {
         match self.to_peer.len() + bytes.len() <= self.room[1] {
             true => self.to_peer.extend_from_slice(bytes),

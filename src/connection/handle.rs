@@ -136,6 +136,7 @@ impl Mailbox {
         if more == 0 {
             return Ok(());
         }
+        debug_assert!(!inbox.is_over, "it takes nothing more");
         let was_empty = inbox.is_empty();
         let refused = |limit: Limit| Err(self.error(limit.0, over_limit(limit)));
         let waiting = inbox.bytes + inbox.queued;
@@ -305,7 +306,7 @@ impl ConnHandle {
 
     // ---- the connection's own ----
 
-    /// Whether nothing could leave more mail, and none is there.
+    /// Whether nothing is left to take, and no other handle or id can leave anything.
     pub(super) fn is_idle(&self) -> bool {
         let inbox = self.mailbox.inbox();
         Arc::strong_count(&self.mailbox) == 1 && inbox.is_empty() && !inbox.is_busy
@@ -327,6 +328,7 @@ impl ConnHandle {
     pub(super) fn end(&self) -> usize {
         drop(self.queue.take());
         let mut inbox = self.mailbox.inbox();
+        debug_assert!(!inbox.is_closed, "a connection is closed once");
         let left = mem::take(&mut *inbox);
         inbox.is_closed = true;
         left.bytes
@@ -407,6 +409,7 @@ impl Remotes {
 
     /// The connection was asked for its id.
     pub(super) fn enter(&self, handle: &ConnHandle) -> ConnId {
+        debug_assert!(!handle.is_closed(), "it would never leave");
         let mailbox = &handle.mailbox;
         lock(&self.0).insert(mailbox.id, mailbox.clone());
         mailbox.id
@@ -414,6 +417,7 @@ impl Remotes {
 
     /// The connection is closed.
     pub(super) fn leave(&self, handle: &ConnHandle) {
+        debug_assert!(handle.is_closed(), "it could enter again");
         lock(&self.0).remove(&handle.mailbox.id);
     }
 }

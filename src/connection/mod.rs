@@ -37,14 +37,15 @@
 // | file | what it is |
 // |---|---|
 // | `state.rs` | the machine as a pure table; its state and requests in a byte |
-// | this one | what one writes: the callbacks |
+// | this one | `Protocol`: the callbacks |
 // | `conn.rs`, `handle.rs` | what the callbacks are given; writing from elsewhere |
 // | `run.rs` | the machine as the loop runs it: the fast path, then the general loop |
 // | `receive.rs`, `send.rs`, `out_queue.rs` | what comes in; what goes out, and what waits to |
 // | `filter.rs` | what stands between the socket and the protocol |
 // | `timers.rs`, `rate.rs` | the one timer; whether a peer is fast enough, which is pure |
-// | `shared.rs`, `stats.rs` | what a thread's connections share, and all threads |
-// | `limits.rs` | how much memory they may take |
+// | `shared.rs` | what the connections of a thread share, and those of a server |
+// | `stats.rs` | the counters of a server |
+// | `limits.rs` | how much memory connections may take |
 // | `error.rs` | why connections end |
 
 pub(crate) mod conn;

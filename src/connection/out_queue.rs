@@ -102,6 +102,7 @@ impl OutQueue {
 
     /// The bytes of a queue of which nothing has gone.
     pub(super) fn concat(&self) -> Vec<u8> {
+        debug_assert_eq!(self.gone, 0);
         let pieces: Vec<&[u8]> = self.pieces.iter().map(Piece::bytes).collect();
         pieces.concat()
     }
@@ -135,6 +136,7 @@ impl OutQueue {
             self.pieces.pop_front();
         }
         self.gone = gone;
+        debug_assert_eq!(self.pieces.is_empty(), self.bytes == 0);
         let first = self.pieces.front().map_or(1, |piece| piece.bytes().len());
         debug_assert!(gone < first, "less than all of the first piece has gone");
         if self.bytes == 0 {

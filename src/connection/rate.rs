@@ -2,9 +2,9 @@
 //!
 //! | state | meaning | on to |
 //! |---|---|---|
-//! | Resting | nothing is expected of the peer | Judged, when bytes are wanted |
-//! | Judged | time and bytes count; a full window is judged, and the next begins | Resting; Held |
-//! | Held | as Judged, but we make the peer wait: time stands still | Judged; Resting |
+//! | Resting | nothing is expected of the peer | Counting, when bytes are expected |
+//! | Counting | time and bytes count; a full window is judged, and the next begins | Resting; Held |
+//! | Held | as Counting, but we make the peer wait: time does not count | Counting; Resting |
 //!
 //! Only time in which the loop was not held up counts. The loop checks once in each
 //! [slice](Rate::slice) of the window, or sooner, so that more than a slice between two checks shows
@@ -44,7 +44,7 @@ impl Rate {
 /// What a peer has done in the window under way. The default is Resting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
-    /// The last check, while in Judged.
+    /// The last check, while in Counting.
     checked: Option<u64>,
     /// Time charged in this window: never more than a window.
     charged: u64,
@@ -60,7 +60,7 @@ impl Progress {
         }
     }
 
-    /// Checks at tick `now`, Judged or Held. Returns when to check again. The error says how many bytes
+    /// Checks at tick `now`, in Counting or in Held. Returns when to check again. The error says how many bytes
     /// moved in a full window, fewer than were asked; the window goes on, so that a try and another
     /// check may follow.
     pub(super) fn check(&mut self, rate: Rate, is_held: bool, now: u64) -> Result<u64, u64> {
@@ -76,6 +76,7 @@ impl Progress {
             }
             (self.charged, self.moved) = (0, 0);
         }
+        debug_assert!(self.charged < rate.window, "a full window was judged");
         let next = rate.slice().min(rate.window - self.charged);
         Ok(self.checked.map_or(NEVER, |now| now.saturating_add(next)))
     }

@@ -28,6 +28,7 @@ impl<P: Protocol> Connection<P> {
     #[cold]
     #[inline(never)]
     pub(super) fn receive(&mut self, read: io::Result<usize>, buffer: &[u8]) {
+        debug_assert!(self.conn.reads() && !self.conn.holds_input());
         match read {
             Ok(0) => self.end_of_file(),
             Ok(got) => {
@@ -197,6 +198,7 @@ impl Conn {
 
     /// Keeps some more, behind what is kept already.
     pub(super) fn keep_more(&mut self, bytes: &[u8]) {
+        debug_assert!(self.extra.is_some(), "the bytes would be lost");
         if let Some(extra) = &mut self.extra {
             extra.unused.extend_from_slice(bytes);
         }
@@ -214,7 +216,7 @@ impl Conn {
         // What a filter has passed on meanwhile comes behind it.
         unused.append(&mut extra.unused);
         (extra.unused, extra.seen) = (unused, seen);
-        // The protocol answers only for what it was offered.
+        // Bytes that the protocol was not offered do not count.
         if seen > self.settings().limits.most_unused {
             self.end_over_limit(UNUSED);
         }

@@ -132,16 +132,16 @@ impl<P: Protocol> Connection<P> {
     #[cold]
     #[inline(never)]
     fn go_on(&mut self) -> Poll<()> {
-        // The mail is opened once in a run. A thread that always writes would otherwise keep the times
-        // from being judged. Later mail wakes the connection again.
-        self.conn.open_mail();
+        // Once in a run: a thread that always writes would otherwise keep the times from being judged.
+        // Later writes wake the connection again.
+        self.conn.take_others_writes();
         // Whether both directions were tried in this run, whatever the selector had said of them.
         let mut tried = false;
         loop {
             if self.conn.state() == State::Closed {
                 return Poll::Ready(());
             }
-            // At once: nothing else runs before what was left unused is charged.
+            // What a step leaves unused is charged before anything else runs.
             self.conn.account_for_unused();
             if !context::has_budget() {
                 self.conn.shared.wake(context::running_machine());
@@ -188,7 +188,7 @@ impl<P: Protocol> Connection<P> {
             // Nothing is offered or read before the peer has taken its answers.
             return self.come_to_rest(tried);
         } else if self.conn.can_offer() {
-            // What the protocol answers may come back as input, from a filter, without end.
+            // A filter may turn each answer of the protocol into new input, without end.
             context::charge(0);
             self.offer_unused();
         } else if self.conn.reads() && self.conn.fd.desc.may_try(Direction::Read) == May::Try {
@@ -277,7 +277,7 @@ impl<P: Protocol> Connection<P> {
             "the protocol has heard its end"
         );
         let told = call(&mut self.protocol, &mut self.conn);
-        // Before the next state, which may take nothing more.
+        // Before the next state is entered: it may refuse what the callback wrote.
         self.conn.end_callback();
         self.heed(told);
     }
@@ -308,8 +308,8 @@ impl<P: Protocol> Connection<P> {
             }
             State::Closing => {
                 conn.arm();
-                // At once: later, bytes that the system has room for now would count as the peer's
-                // progress.
+                // Bytes that the system has room for now are written now. Written later, they would
+                // count as the peer's progress.
                 conn.write_some();
             }
             State::Lingering => {
@@ -351,13 +351,13 @@ impl Conn {
         };
         // A call of `Conn::wait` counts for the last offer alone. The fast path does not look at this.
         extra.waits = false;
-        // If no other handle is left, nothing can leave more mail.
+        // If no other handle is left, nothing can be left for the connection.
         drop(extra.handle.take_if(|handle| handle.is_idle()));
         let needed = extra.needs_attention();
         // Set for the rest of the connection's life.
         let set = extra.handle.is_some() || extra.idle.is_some() || extra.old_at.is_some();
         if !needed && !set {
-            // The last traffic is remembered: the peer has taken all that waited.
+            // The grace of a drain counts from the last traffic either way.
             self.heard = self.heard.max(extra.sent);
             self.extra = None;
         }
@@ -371,6 +371,8 @@ impl Conn {
 
     /// Parks in each slot that may wake the connection, unless there is something to do at once.
     fn park(&mut self) -> Step {
+        debug_assert!(!self.is_asked() && self.shared.out.borrow().is_empty());
+        debug_assert_eq!(self.queued(), self.peek(|extra| extra.charged));
         let machine = ParkKey::machine(context::running_machine());
         if self.to_send() > 0 {
             if self.fd.desc.may_try(Direction::Write) != May::Wait {
@@ -423,15 +425,15 @@ impl Conn {
     fn leave(&mut self, resets: bool) -> CloseReason {
         debug_assert_eq!(self.state(), State::Closed, "nothing runs on it any more");
         let aborts = self.take_asked() == Some(Event::Aborted);
-        let mailed = self.peek(|extra| extra.handle.as_ref().map_or(0, ConnHandle::end));
+        let others = self.peek(|extra| extra.handle.as_ref().map_or(0, ConnHandle::end));
         // A close that throws bytes away is a RST: the peer learns that the stream was cut.
-        let is_cut = self.forget_reply() || self.queued() + mailed > 0;
+        let is_cut = self.forget_reply() || self.queued() + others > 0;
         self.fd.close_for_good(resets || aborts || is_cut);
         self.cancel_timer();
         self.set_timer(None);
         if !fault!("leaked_quota") {
             let charged = self.peek(|extra| extra.charged);
-            self.shared.server.queued.give_back(charged + mailed);
+            self.shared.server.queued.give_back(charged + others);
         }
         let mut extra = self.extra.take().unwrap_or_default();
         // The protocol is told of the end whatever a filter's destructor does.
@@ -467,8 +469,8 @@ impl<P: Protocol> Drop for Connection<P> {
         // A filter that panicked has lost what it was given.
         let filtering = self.conn.filtering();
         let is_cut = filtering.is_some_and(|filtering| filtering.filter.is_none());
-        // The protocol is dropped next. If its destructor panics as well, during this panic, the
-        // process would be aborted.
+        // Caught here: the protocol is dropped next. If its destructor panicked while this panic
+        // unwinds, the process would be aborted.
         if panics::catch(|| self.close(is_cut)).is_err() {
             log::error!("Protocol::ended panicked");
         }

@@ -37,7 +37,7 @@ impl Conn {
 
     /// Whether `more` bytes may be written, behind all that was written before.
     pub(super) fn check_write(&mut self, more: usize) -> io::Result<()> {
-        self.open_mail();
+        self.take_others_writes();
         if !self.may_write() {
             return Err(direction_ended());
         }
@@ -54,6 +54,7 @@ impl Conn {
         bytes: &[u8],
         push: impl FnOnce(&mut OutQueue),
     ) -> io::Result<()> {
+        debug_assert!(self.may_write(), "`check_write` was asked");
         self.put_gathered();
         let charge = |conn: &Conn| conn.shared.server.queued.charge(bytes.len());
         // A small amount is queued until the callback ends, so that it goes out in few writes. Before a
@@ -121,13 +122,14 @@ impl Conn {
         } else {
             self.send_reply();
         }
-        self.open_mail();
+        self.take_others_writes();
     }
 
     /// Queues what the system did not take of a reply at the first try.
     #[cold]
     #[inline(never)]
     fn send_rest(&mut self, sent: io::Result<usize>) {
+        debug_assert!(self.queued() == 0 && !self.is_filtered());
         let asked = self.shared.out.borrow().len();
         if let Ok(gone) = sent {
             self.fd.note_short(Direction::Write, gone, asked);
@@ -144,7 +146,7 @@ impl Conn {
         self.put_gathered();
     }
 
-    /// Notes what became of a write behind `before` bytes. Returns how much has gone.
+    /// Notes the result of a write, before which `before` bytes had gone. Returns how many have gone now.
     fn went(&mut self, sent: Result<usize, Failure>, before: usize) -> usize {
         match sent {
             Ok(gone) => {
@@ -163,6 +165,7 @@ impl Conn {
     fn put_gathered(&mut self) {
         let mut out = self.shared.out.take();
         if !out.is_empty() {
+            debug_assert!(!self.shared.server.queued.is_limited());
             self.put(&out, |queue| queue.push(&out));
             out.clear();
             out.shrink_to(GATHER);
@@ -221,8 +224,8 @@ impl Conn {
     }
 
     /// Takes in what handles and other threads have left, behind what was written before.
-    pub(super) fn open_mail(&mut self) {
-        if !self.peek(Extra::has_mail) {
+    pub(super) fn take_others_writes(&mut self) {
+        if !self.peek(Extra::has_others_writes) {
             return;
         }
         self.put_gathered();

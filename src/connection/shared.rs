@@ -96,7 +96,7 @@ pub(crate) struct WorkerShared {
     pub(super) server: Arc<ServerShared>,
     /// What the running callback has written. Empty between callbacks.
     pub(super) out: RefCell<Vec<u8>>,
-    /// A write is gathered without asking the quota, up to this many bytes in all.
+    /// What a callback writes is gathered up to this many bytes, without asking the quota.
     pub(super) gathers: usize,
     /// Whether there is an idle timeout or a heartbeat, or a connection has an idle timeout of its own.
     pub(super) judges_by_time: Cell<bool>,
@@ -195,6 +195,7 @@ impl WorkerShared {
             if most == token {
                 return false;
             }
+            debug_assert!(freed > 0, "what is charged is somewhere");
             // It frees its memory when it runs, in this turn or the next.
             quota.give_back(freed);
             self.wake(*machine);
@@ -208,6 +209,7 @@ impl WorkerShared {
     /// and there was no traffic for `drain_grace`, it closes in its next run. Stopped: it ends with a
     /// RST when it runs.
     pub(crate) fn enter(&self, phase: Phase) {
+        debug_assert!(self.phase.get() <= phase, "phases only rise");
         self.phase.set(phase);
         // Each looks at the phase when it runs. To a task this is a spurious wake.
         current::try_with(|scheduler| scheduler.wake_all());

@@ -51,7 +51,7 @@ pub(crate) enum Event {
     Opened,
     /// Nothing is left to write.
     Flushed,
-    /// The same, while input is unread.
+    /// Nothing is left to write, and input is unread.
     FlushedUnread,
     /// The peer has acknowledged everything, and sends nothing more.
     Acknowledged,
@@ -125,7 +125,7 @@ impl State {
         matches!(self, State::Closing | State::Lingering)
     }
 
-    /// Whether the end of the queue is waited for.
+    /// Whether the next state is entered once the queue is empty.
     pub(crate) const fn flushes(self) -> bool {
         matches!(self, State::Finishing | State::Closing)
     }

@@ -150,12 +150,14 @@ impl WorkerStats {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// One for each worker that was asked for. Under `run_in` only the first worker runs; the others stay zero.
+    /// One for each worker that was asked for. Under `run_in` only the first worker runs; the others stay
+    /// zero.
     pub workers: Vec<WorkerStats>,
 }
 
 impl Stats {
-    /// One for each worker that was asked for. Under `run_in` only the first worker runs; the others stay zero.
+    /// One for each worker that was asked for. Under `run_in` only the first worker runs; the others stay
+    /// zero.
     pub fn workers(&self) -> &[WorkerStats] {
         &self.workers
     }

@@ -34,7 +34,8 @@ const RST_AVOIDANCE: u64 = 500;
 const CHECKS: u64 = 256;
 
 impl<P: Protocol> Connection<P> {
-    /// Judges what is due, after the socket was tried. Returns whether it called the protocol or changed the state: then there may be more to do.
+    /// Judges what is due, after the socket was tried. Returns whether it called the protocol or changed
+    /// the state: then there may be more to do.
     pub(super) fn judge(&mut self) -> bool {
         let conn = &mut self.conn;
         let now = conn.now();
@@ -279,8 +280,8 @@ impl Conn {
 
     // ---- the timer ----
 
-    /// Sets the timer to the earliest of the times, of which `rate_at` is the next check of the rates. Moving
-    /// it later only stores the time.
+    /// Sets the timer to the earliest of the times; `rate_at` is the next check of the rates. Moving the
+    /// timer later only stores the time.
     pub(super) fn plan(&mut self, rate_at: u64) {
         let now = self.now();
         let mut timers = self.fd.desc.core().peer_timers.borrow_mut();

@@ -94,7 +94,7 @@ impl<F> Bound<F> {
         }
     }
 
-    /// Divides the ports among so many workers.
+    /// Divides the ports among this many workers.
     fn starts(&self, workers: usize) -> io::Result<Vec<Start>> {
         let mut ports = mem::take(&mut *lock(&self.ports));
         if ports.is_empty() {
@@ -279,7 +279,9 @@ impl<F> fmt::Debug for Bound<F> {
 /// let serving = std::thread::spawn(move || bound.run());
 ///
 /// // A service manager drains the server, and later shortens the limit.
-/// handle.drain(Duration::from_secs(30)); handle.drain(Duration::from_secs(1)); handle.stop();
+/// handle.drain(Duration::from_secs(30));
+/// handle.drain(Duration::from_secs(1));
+/// handle.stop();
 /// assert_eq!(serving.join().unwrap()?.live(), 0);
 /// # Ok(())
 /// # }

@@ -101,6 +101,7 @@ impl Dispatcher {
     /// The inboxes of the server's workers. `hands_over`: the first of them accepts for the others.
     pub(crate) fn open(self: &Arc<Self>, workers: usize, hands_over: bool) -> Vec<WorkerInbox> {
         let mut state = lock(&self.state);
+        debug_assert!(state.inboxes.is_empty(), "a server runs once");
         state.inboxes = (0..workers).map(|_| Some(Inbox::default())).collect();
         state.starting = workers;
         state.is_finished = !hands_over;
@@ -113,6 +114,7 @@ impl Dispatcher {
 
     /// Gives an order. False if it changes nothing: the order in force asks for as much.
     pub(crate) fn give(&self, phase: Phase, limit: Duration) -> bool {
+        debug_assert!(phase >= Phase::Draining, "an order ends the server");
         self.change(|state| {
             let old = state.order;
             state.order.phase = old.phase.max(phase);
@@ -217,6 +219,7 @@ impl WorkerInbox {
                 return Poll::Ready(found);
             }
             let inbox = state.inboxes[self.worker].as_mut();
+            debug_assert!(inbox.is_some(), "its inbox goes when it is dropped");
             let old = inbox.and_then(|inbox| inbox.waker.replace(waker));
             drop(state);
             drop(old);

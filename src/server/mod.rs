@@ -31,7 +31,8 @@
 //! assert_eq!(&answer, b"hello");
 //!
 //! // Connections in flight have ten seconds. This one is closed a second after its last byte.
-//! handle.drain(Duration::from_secs(10)); assert_eq!(serving.join().unwrap()?.accepted(), 1);
+//! handle.drain(Duration::from_secs(10));
+//! assert_eq!(serving.join().unwrap()?.accepted(), 1);
 //! # Ok(())
 //! # }
 //! ```

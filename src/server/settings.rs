@@ -56,6 +56,7 @@ pub(crate) struct Common {
 
 impl Common {
     pub(super) fn new(settings: Settings, connections: shared::Settings, addrs: Vec<Addr>) -> Self {
+        debug_assert!(!addrs.is_empty(), "it is named by the first");
         Common {
             addrs,
             dispatcher: Arc::new(Dispatcher::new(settings.workers)),

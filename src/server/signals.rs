@@ -83,7 +83,9 @@ async fn hear(watch: &Watch, end: impl Fn(Option<Duration>)) -> io::Result<()> {
     loop {
         let mut notes = [0; 64];
         let read = source.io(Direction::Read, |_| (&watch.socket).read(&mut notes));
-        for _ in 0..read.await? {
+        let read = read.await?;
+        debug_assert!(read > 0, "the other end is open");
+        for _ in 0..read {
             let is_first = !watch.has_come.swap(true, Ordering::Relaxed);
             end(is_first.then_some(watch.limit));
         }

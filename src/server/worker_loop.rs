@@ -68,8 +68,8 @@ impl<F: Factory> WorkerLoop<F> {
         ports: Vec<Port>,
     ) -> io::Result<()> {
         let tally = common.dispatcher.tallies[inbox.worker].clone();
-        // A server runs once.
-        let _ = common.runtimes[inbox.worker].set(Handle::current());
+        let set = common.runtimes[inbox.worker].set(Handle::current());
+        debug_assert!(set.is_ok(), "a server runs once");
         let this = WorkerLoop {
             shared: Rc::new(WorkerShared::new(common.shared.clone(), tally)),
             name: format!("{}: worker {}", common.name(), inbox.worker),
