@@ -4,6 +4,7 @@
 //! in a machine finds it here. In Go `getg()` does the same.
 
 use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,12 +30,15 @@ pub(crate) struct Entered {
 }
 
 impl Entered {
+    /// Enters for a turn, or for several. An error if the runtime belongs to an ancestor of this process.
+    ///
     /// # Panics
     ///
-    /// If a runtime is entered on this thread already, or if this runtime belongs to an ancestor of
-    /// this process.
-    pub(crate) fn new(scheduler: &Rc<Scheduler>) -> Self {
-        assert!(!scheduler.remote.is_inherited(), "{INHERITED}");
+    /// If a runtime is entered on this thread already.
+    pub(crate) fn new(scheduler: &Rc<Scheduler>) -> io::Result<Self> {
+        if scheduler.remote.is_inherited() {
+            return Err(io::Error::other(INHERITED));
+        }
         // The process may have forked inside a turn. That turn is the parent's.
         let inside = try_with(|current| !current.remote.is_inherited());
         assert!(
@@ -46,7 +50,7 @@ impl Entered {
         scheduler.reactor.core().read_clock();
         let entered = Entered::enter(scheduler, true);
         scheduler.turn_began();
-        entered
+        Ok(entered)
     }
 
     /// Enters also inside another runtime's turn, to drop what belongs to `scheduler`: its

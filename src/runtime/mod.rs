@@ -209,7 +209,7 @@ impl Runtime {
     /// Inside a runtime.
     #[doc(alias = "netpoll")]
     pub fn turn(&self, max_wait: Option<Duration>) -> io::Result<Turn> {
-        let _entered = self.enter()?;
+        let _entered = Entered::new(&self.scheduler)?;
         self.scheduler.turn(max_wait, BATCH, &mut || false)
     }
 
@@ -257,7 +257,7 @@ impl Runtime {
     ///
     /// Inside a runtime.
     pub fn turn_for(&self, budget: Duration) -> io::Result<Turn> {
-        let _entered = self.enter()?;
+        let _entered = Entered::new(&self.scheduler)?;
         let start = Instant::now();
         let mut all = Turn::default();
         let mut wait = budget;
@@ -271,13 +271,6 @@ impl Runtime {
                 return Ok(all);
             }
             wait = Duration::ZERO;
-        }
-    }
-
-    fn enter(&self) -> io::Result<Entered> {
-        match self.scheduler.remote.is_inherited() {
-            true => Err(io::Error::other(waker::INHERITED)),
-            false => Ok(Entered::new(&self.scheduler)),
         }
     }
 

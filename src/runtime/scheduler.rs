@@ -420,7 +420,7 @@ impl Scheduler {
     // ---- block_on ----
 
     pub(crate) fn block_on<F: Future>(self: &Rc<Self>, future: F) -> F::Output {
-        let _entered = Entered::new(self);
+        let _entered = Entered::new(self).unwrap_or_else(|error| panic!("{error}"));
         let mut future = std::pin::pin!(future);
         let waker = MachineWaker::waker(MachineId::ROOT, &self.remote);
         let other = self.root_waker.replace(Some(Waiter::waker(&waker)));
