@@ -60,7 +60,7 @@ pub struct Conn {
 #[derive(Default)]
 pub(super) struct Extra {
     pub(super) queue: OutQueue,
-    /// Bytes that are charged to the limit over all: as many as wait, as it was noted last.
+    /// Bytes that are charged to the limit over all: the memory of what waits, as it was noted last.
     pub(super) charged: usize,
     /// The queue was above the high mark, and has not been at or below the low one since: a call of
     /// `writable` is owed.

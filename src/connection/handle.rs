@@ -297,8 +297,11 @@ impl ConnHandle {
     /// As [`Conn::set_busy`](crate::Conn::set_busy).
     pub fn set_busy(&self, busy: bool) {
         let mut inbox = self.mailbox.inbox();
-        if !inbox.is_closed && mem::replace(&mut inbox.is_busy, busy) && !busy {
-            inbox.was_busy = true;
+        if !inbox.is_closed
+            && mem::replace(&mut inbox.is_busy, busy)
+            && !busy
+            && !mem::replace(&mut inbox.was_busy, true)
+        {
             drop(inbox);
             // A drain may have waited for just that, and the peer's time begins anew.
             self.mailbox.wake(0);

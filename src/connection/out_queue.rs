@@ -63,6 +63,11 @@ impl OutQueue {
         self.bytes
     }
 
+    /// How many bytes of memory its pieces are: a piece is kept until its last byte has gone.
+    pub(super) fn held(&self) -> usize {
+        self.bytes + self.gone
+    }
+
     pub(super) fn written(&self) -> usize {
         self.written
     }

@@ -88,7 +88,14 @@ impl<P: Protocol> Connection<P> {
         // What is kept for a protocol that needs more is offered once more before the end is told.
         // The next read finds the end of file again.
         if self.conn.state().delivers() && self.conn.has_unseen() {
-            return self.conn.need_no_more();
+            let before = self.conn.extra().unused.len();
+            self.offer_unused();
+            // Once: a protocol that used none of it may need more again.
+            let extra = self.conn.extra();
+            if extra.unused.len() == before {
+                extra.seen = before;
+            }
+            return;
         }
         // The next edge can only be a reset.
         self.conn.fd.desc.drained(Direction::Read);
@@ -132,14 +139,16 @@ impl<P: Protocol> Connection<P> {
             };
             at += taken;
             let rest = all.len() - at;
+            // The protocol called `need`: the rest is offered with more, or at the peer's end.
+            if self.conn.needs_more_than(rest) {
+                break Ok(0);
+            }
             // All is used, or nothing more, or the protocol called `wait`.
             if rest == 0 || taken == 0 || self.conn.peek(|extra| extra.waits) {
                 break Ok(rest);
             }
-            // The protocol called `need`: the rest is offered with more, or at the peer's end. Or it
-            // asked to close. Or too much output waits, which must go first.
-            let conn = &self.conn;
-            if conn.needs_more_than(rest) || conn.is_asked() || conn.holds_input() {
+            // It asked to close, or too much output waits, which must go first.
+            if self.conn.is_asked() || self.conn.holds_input() {
                 break Ok(0);
             }
             self.conn.need_no_more();

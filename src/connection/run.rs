@@ -181,9 +181,9 @@ impl<P: Protocol> Connection<P> {
         } else if conn.to_send() > 0 && conn.fd.desc.may_try(Direction::Write) == May::Try {
             conn.write_some();
         } else if self.conn.take_writable() {
-            self.tell(P::writable);
+            self.tell_and_note(P::writable);
         } else if self.conn.take_due_timer() {
-            self.tell(P::timer);
+            self.tell_and_note(P::timer);
         } else if self.conn.queued() == 0 && self.conn.state().flushes() {
             self.flushed();
         } else if self.conn.holds_input() {
@@ -286,6 +286,15 @@ impl<P: Protocol> Connection<P> {
         self.heed(told);
     }
 
+    /// As `tell`. If the callback wrote, that is traffic, of which a drain has to know.
+    fn tell_and_note(&mut self, call: impl FnOnce(&mut P, &mut Conn) -> io::Result<()>) {
+        let before = self.conn.shared.tally.sent.get();
+        self.tell(call);
+        if self.conn.shared.tally.sent.get() > before {
+            self.conn.note_traffic();
+        }
+    }
+
     pub(super) fn on(&mut self, event: Event) {
         let conn = &mut self.conn;
         let state = conn.state();
@@ -377,7 +386,7 @@ impl Conn {
     /// Parks in each slot that may wake the connection, unless there is something to do at once.
     fn park(&mut self) -> Step {
         debug_assert!(!self.is_asked() && self.shared.out.borrow().is_empty());
-        debug_assert_eq!(self.queued(), self.peek(|extra| extra.charged));
+        debug_assert!(self.queued() <= self.peek(|extra| extra.charged));
         let machine = ParkKey::machine(context::running_machine());
         if self.to_send() > 0 {
             if self.fd.desc.may_try(Direction::Write) != May::Wait {
@@ -456,7 +465,10 @@ impl Conn {
             let peer = peer.map_or("unknown peer".to_owned(), |peer| peer.to_string());
             let received = extra.received;
             let received = received.map_or(String::new(), |bytes| format!(" after {bytes} bytes"));
-            log::debug!("{peer}: ended{received}: {why}");
+            // The error of a user may panic when it is shown.
+            if panics::catch(|| log::debug!("{peer}: ended{received}: {why}")).is_err() {
+                log::error!("{peer}: ended by an error that panics when it is shown");
+            }
         }
         why
     }

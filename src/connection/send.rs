@@ -71,18 +71,35 @@ impl Conn {
             return Ok(());
         }
         // Without room, the peer has to take the bytes at once. If it takes none, the write is refused.
-        // If it takes a part, the rest is lost, and the connection ends.
-        let gone = match self.queued() == 0 && !self.is_filtered() {
-            true => self.went(self.fd.try_send(bytes), 0),
-            false => 0,
+        // If it takes a part, the rest is lost, and the connection ends. What a filter has used counts as
+        // taken.
+        let taken = match (self.queued(), self.is_filtered()) {
+            (0, false) => self.went(self.fd.try_send(bytes), 0),
+            (0, true) => {
+                self.put(bytes, push);
+                while self.flush() {}
+                bytes.len()
+            }
+            _ => 0,
         };
-        if gone == bytes.len() {
+        if taken == bytes.len() && self.queued() == 0 {
             return Ok(());
         }
-        if gone > 0 {
+        if taken > 0 {
             self.end_over_limit(QUEUED_IN_ALL);
         }
         Err(self.refuse(QUEUED_IN_ALL))
+    }
+
+    /// Writes the server's heartbeat. If a limit refuses it, it is left out: bytes wait already, for this
+    /// peer or for others, and the connection goes on.
+    pub(super) fn beat_by(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let written = self.write(bytes);
+        let extra = self.extra.as_mut();
+        match extra.is_some_and(|extra| mem::take(&mut extra.is_refused)) {
+            true => Ok(()),
+            false => written,
+        }
     }
 
     /// The error of a refused write. If the callback then fails, the reason is `Limit`.
@@ -198,8 +215,9 @@ impl Conn {
         let high = self.settings().limits.high_water;
         let queued = self.queued();
         let Some(extra) = &mut self.extra else { return };
-        let charged = mem::replace(&mut extra.charged, queued);
-        self.shared.server.queued.recharge(charged, queued);
+        let held = queued - extra.queue.len() + extra.queue.held();
+        let charged = mem::replace(&mut extra.charged, held);
+        self.shared.server.queued.recharge(charged, held);
         extra.is_full |= extra.queue.len() > high;
         if let Some(mut inbox) = extra.inbox() {
             inbox.queued = queued;

@@ -61,7 +61,7 @@ impl<P: Protocol> Connection<P> {
             conn.shared.tally.heartbeats.add(1);
             self.tell(
                 |protocol, conn| match conn.settings().heartbeat_bytes.clone() {
-                    Some(bytes) => conn.write(&bytes),
+                    Some(bytes) => conn.beat_by(&bytes),
                     None => protocol.heartbeat(conn),
                 },
             );
@@ -76,26 +76,27 @@ impl Conn {
         self.fd.desc.core().clock.tick().get()
     }
 
-    /// The loop's time, rounded up: a time that counts from here is never early.
+    /// The time by a fresh reading, rounded up: a time that counts from here is never early.
     #[inline]
-    fn tick_ceiling(&self) -> u64 {
-        self.fd.desc.core().clock.tick_ceiling().get()
+    fn fresh_tick(&self) -> u64 {
+        let clock = &self.fd.desc.core().clock;
+        clock.read();
+        clock.tick_ceiling().get()
     }
 
     /// The peer gave a sign of life.
     #[inline]
     pub(super) fn heard(&mut self) {
-        let clock = &self.fd.desc.core().clock;
         // The clock is read anew, so that the time of the callback is not counted as the peer's.
-        if self.shared.judges_by_time.get() {
-            clock.read();
-        }
-        self.heard = clock.tick_ceiling().get();
+        self.heard = match self.shared.judges_by_time.get() {
+            true => self.fresh_tick(),
+            false => self.fd.desc.core().clock.tick_ceiling().get(),
+        };
     }
 
     /// Bytes went out.
     pub(super) fn sent(&mut self, bytes: usize) {
-        let now = self.tick_ceiling();
+        let now = self.fresh_tick();
         // Where nothing is read from the peer, this is its sign of life.
         if !self.state().delivers() || self.is_full() {
             self.heard = now;
@@ -109,7 +110,7 @@ impl Conn {
     /// Bytes were queued from elsewhere, or input of a lingering connection was discarded: traffic, but no
     /// sign of life.
     pub(super) fn note_traffic(&mut self) {
-        self.extra().sent = self.tick_ceiling();
+        self.extra().sent = self.fresh_tick();
     }
 
     /// Counts bytes that moved, for the minimum rates.
@@ -121,7 +122,7 @@ impl Conn {
 
     /// The peer's time begins anew: the connection was opened, or begins to close or to linger.
     pub(super) fn arm(&mut self) {
-        self.heard();
+        self.heard = self.fresh_tick();
         self.beat = self.heard;
     }
 
@@ -186,8 +187,8 @@ impl Conn {
 
     fn heartbeat_at(&self) -> u64 {
         let beats = matches!(self.state(), State::Open | State::PeerEnded);
-        // A heartbeat would keep a drained connection alive.
-        if !beats || self.drains().is_some() {
+        // In a drain, an answer to a heartbeat would keep the connection alive.
+        if !beats || (self.drains().is_some() && !self.is_busy()) {
             return NEVER;
         }
         let last = self.heard.max(self.beat);
@@ -229,8 +230,7 @@ impl Conn {
     /// grace. It is asked once all that is ready has been read and written.
     pub(super) fn in_flight(&self) -> bool {
         let holds = self.is_full() || self.queued() > 0 || self.unused() > 0;
-        let grace = self.grace_at();
-        let had_traffic = grace != NEVER && grace > self.now();
+        let had_traffic = self.drains() == Some(Drain::WhenQuiet) && self.grace_at() > self.now();
         holds || self.is_busy() || self.state().closes() || had_traffic
     }
 

@@ -370,3 +370,62 @@ fn an_error_of_draining_closes_its_connection_alone() {
     assert_eq!(times_told(&script), 2);
     assert_eq!(script.last(), "closed: InvalidData");
 }
+
+#[test]
+fn an_answer_of_the_timer_is_traffic() {
+    let script = Script {
+        data: |conn, bytes| {
+            conn.set_timer(Some(time::now() + 1500 * MILLISECOND));
+            Ok(bytes.len())
+        },
+        timer: |conn| conn.write(b"late"),
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(b"?").await.unwrap();
+        client.read_exact(&mut [0; 4]).await.unwrap();
+        let (_, took) = drained(&bound, &client).await;
+        assert!(took > 800 * MILLISECOND && took <= SECOND, "{took:?}");
+    });
+}
+
+#[test]
+fn a_grace_without_end_lasts_until_the_limit_of_the_drain() {
+    let server = Script::new().server().drain_grace(Duration::MAX);
+    serving(server, async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(b"x").await.unwrap();
+        client.read_exact(&mut [0]).await.unwrap();
+        let start = time::now();
+        bound.handle().drain(5 * SECOND);
+        let _reset = read_all(&client).await;
+        assert!(time::now() - start >= 5 * SECOND);
+    });
+}
+
+#[test]
+fn a_busy_connection_gets_heartbeats_in_a_drain() {
+    let script = Script {
+        data: |conn, bytes| {
+            conn.set_busy(true);
+            let handle = conn.handle();
+            spawn(async move {
+                time::sleep(4500 * MILLISECOND).await;
+                handle.write(b"answer").unwrap();
+                handle.set_busy(false);
+            });
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    let server = script.server().heartbeat_with(SECOND, b"ping");
+    serving(server, async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(b"?").await.unwrap();
+        until(|| bound.handle().stats().received() == 1).await;
+        let (rest, _) = drained(&bound, &client).await;
+        let pings = rest.strip_suffix(b"answer").unwrap();
+        assert!((12..=16).contains(&pings.len()), "{pings:?}");
+    });
+}

@@ -1,9 +1,10 @@
 //! What connections may keep in memory: limits that hold across callbacks, and what they do not count.
 
 use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
 
-use netpoller::{Bound, ConnHandle, Limits, Server, time};
+use netpoller::{Bound, ConnHandle, Filter, FilterIo, Limits, Server, time};
 use socket2::SockRef;
 
 use crate::support::scripted::{
@@ -193,48 +194,65 @@ fn the_write_that_meets_the_limit_of_the_server_is_the_one_that_fails() {
     });
 }
 
+/// Passes everything on.
+struct Plain;
+
+impl Filter for Plain {
+    fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        io.to_protocol(bytes);
+        Ok(bytes.len())
+    }
+    fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        io.to_peer(bytes);
+        Ok(bytes.len())
+    }
+}
+
 #[test]
 fn a_peer_that_does_not_read_harms_no_peer_that_does() {
-    thread_local! { static PEERS: RefCell<Vec<ConnHandle>> = const { RefCell::new(Vec::new()) } }
-    let script = Script {
-        open: |conn| {
-            conn.with_fd(|fd| SockRef::from(&fd).set_send_buffer_size(1))??;
-            let handle = conn.handle();
-            PEERS.with_borrow_mut(|peers| peers.push(handle));
-            Ok(())
-        },
-        ..Script::new()
-    };
-    let limits = Limits::default().with_most_queued_in_all(MEGABYTE);
-    let server = script.server().limits(limits);
-    serving_in_real_time(server, async |bound: Rc<Bound<_>>| {
-        let dead = dial(&bound).await;
-        dead.set_read_buffer(1).unwrap();
-        until(|| PEERS.with_borrow(Vec::len) == 1).await;
-        let peers = PEERS.with_borrow(Vec::clone);
-        // It hogs what there is: its own limit is far.
-        while peers[0].queued() < MEGABYTE - 1000 {
-            // In small pieces at the end alone, so that it comes close.
-            let piece = (MEGABYTE - peers[0].queued()).min(20_000) / 2;
-            let _ = peers[0].write(&vec![7; piece]);
-            time::sleep(MILLISECOND / 20).await;
-        }
-        for n in 2..=6 {
-            let healthy = dial(&bound).await;
-            until(|| PEERS.with_borrow(Vec::len) == n).await;
-            let handle = PEERS.with_borrow(|peers| peers[n - 1].clone());
-            // There is no room for it; a write that is refused changes nothing.
-            handle.write(&[9; 10_000]).unwrap_err();
-            // Answers that are taken at once need no room.
-            for _ in 0..3 {
-                healthy.write_all(&[8; 1000]).await.unwrap();
-                healthy.read_exact(&mut [0; 1000]).await.unwrap();
+    for is_filtered in [false, true] {
+        thread_local! { static PEERS: RefCell<Vec<ConnHandle>> = const { RefCell::new(Vec::new()) } }
+        let script = Script {
+            open: |conn| {
+                conn.with_fd(|fd| SockRef::from(&fd).set_send_buffer_size(1))??;
+                let handle = conn.handle();
+                PEERS.with_borrow_mut(|peers| peers.push(handle));
+                Ok(())
+            },
+            ..Script::new()
+        };
+        let limits = Limits::default().with_most_queued_in_all(MEGABYTE);
+        let filter = move |_: &_| is_filtered.then_some(Plain);
+        let server = script.server().limits(limits).filter(filter);
+        serving_in_real_time(server, async |bound: Rc<Bound<_>>| {
+            let dead = dial(&bound).await;
+            dead.set_read_buffer(1).unwrap();
+            until(|| PEERS.with_borrow(Vec::len) == 1).await;
+            let peers = PEERS.with_borrow(Vec::clone);
+            // It hogs what there is: its own limit is far.
+            while peers[0].queued() < MEGABYTE - 1000 {
+                // In small pieces at the end alone, so that it comes close.
+                let piece = (MEGABYTE - peers[0].queued()).min(20_000) / 2;
+                let _ = peers[0].write(&vec![7; piece]);
+                time::sleep(MILLISECOND / 20).await;
             }
-            assert!(!handle.is_closed());
-        }
-        assert!(!peers[0].is_closed());
-    });
-    PEERS.take();
+            for n in 2..=6 {
+                let healthy = dial(&bound).await;
+                until(|| PEERS.with_borrow(Vec::len) == n).await;
+                let handle = PEERS.with_borrow(|peers| peers[n - 1].clone());
+                // There is no room for it; a write that is refused changes nothing.
+                handle.write(&[9; 10_000]).unwrap_err();
+                // Answers that are taken at once need no room.
+                for _ in 0..3 {
+                    healthy.write_all(&[8; 1000]).await.unwrap();
+                    healthy.read_exact(&mut [0; 1000]).await.unwrap();
+                }
+                assert!(!handle.is_closed());
+            }
+            assert!(!peers[0].is_closed());
+        });
+        PEERS.take();
+    }
 }
 
 #[test]
@@ -263,4 +281,61 @@ fn what_was_queued_for_peers_that_are_gone_leaves_room_for_others() {
         let mut answer = vec![0; MEGABYTE / 2];
         healthy.read_exact(&mut answer).await.unwrap();
     });
+}
+
+#[test]
+fn a_heartbeat_that_the_limit_over_all_refuses_ends_no_connection() {
+    // The first client takes little, so that the second gets no room, and then no heartbeat.
+    let script = Script {
+        data: |conn, bytes| {
+            conn.with_fd(|fd| SockRef::from(&fd).set_send_buffer_size(1))??;
+            conn.write(&[7; MEGABYTE / 2 - 1])?;
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    let limits = Limits::default().with_most_queued_in_all(MEGABYTE);
+    let server = script.server().limits(limits);
+    let server = server.heartbeat_with(20 * MILLISECOND, [1; 300_000]);
+    serving_in_real_time(server, async |bound: Rc<Bound<_>>| {
+        let (dead, slow) = (dial(&bound).await, dial(&bound).await);
+        dead.set_read_buffer(1).unwrap();
+        for client in [&dead, &slow] {
+            client.write_all(b"x").await.unwrap();
+        }
+        until(|| bound.handle().stats().heartbeats() > 6).await;
+        // All of the answer comes, and then heartbeats.
+        let mut answer = vec![0; MEGABYTE / 2 - 1];
+        slow.read_exact(&mut answer).await.unwrap();
+        assert!(answer.iter().all(|&byte| byte == 7));
+    });
+}
+
+#[test]
+fn a_shared_piece_counts_until_its_last_byte_has_gone() {
+    // Each answer is a piece of a megabyte. Two clients take all but a little of theirs, and stop.
+    let script = Script {
+        data: |conn, bytes| {
+            conn.with_fd(|fd| SockRef::from(&fd).set_send_buffer_size(1))??;
+            conn.write_shared(&vec![7; MEGABYTE].into())?;
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    let limits = Limits::default().with_most_queued_in_all(2 * MEGABYTE);
+    serving_in_real_time(
+        script.server().limits(limits),
+        async |bound: Rc<Bound<_>>| {
+            let mut clients = Vec::new();
+            for _ in 0..3 {
+                let client = dial(&bound).await;
+                client.set_read_buffer(20_000).unwrap();
+                client.write_all(b"x").await.unwrap();
+                let mut most = vec![0; MEGABYTE / 8 * 7];
+                let read = client.read_exact(&mut most).await;
+                assert_eq!(read.is_ok(), clients.len() < 2);
+                clients.push(client);
+            }
+        },
+    );
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use netpoller::{Bound, Limits, time};
 
 use crate::support::scripted::{
-    MILLISECOND, SECOND, Script, dial, nothing, serving, serving_in_real_time, until,
+    MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, serving_in_real_time, until,
 };
 use crate::support::stall::stall;
 
@@ -337,4 +337,26 @@ fn a_wait_holds_for_its_own_offer_alone_also_when_all_of_that_is_used() {
         let wanted = ["data 4", "data 6", "data 4", "data 2"];
         assert_eq!(offers(&script), wanted);
     });
+}
+
+#[test]
+fn what_is_left_under_a_need_is_offered_at_the_end_although_none_of_it_was_used() {
+    let script = Script {
+        data: |conn, _| {
+            conn.need(100);
+            Ok(0)
+        },
+        ..Script::new()
+    };
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(&[7; 10]).await.unwrap();
+        until(|| script.last() == "data 10").await;
+        client.close_write().unwrap();
+        read_all(&client).await.unwrap();
+    });
+    assert_eq!(
+        script.said(),
+        ["open", "data 10", "data 10", "end", "closed"]
+    );
 }

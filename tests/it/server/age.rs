@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use netpoller::{CloseReason, Conn, Drain, Protocol, Server, spawn, time};
 
 use crate::support::running::SECOND;
-use crate::support::scripted::{dial, read_all, serving};
+use crate::support::scripted::{dial, read_all, serving, serving_in_real_time};
+use crate::support::stall::stall;
 
 /// Says good-bye, and notes why it ended.
 struct Leaves {
@@ -135,5 +136,41 @@ fn without_an_age_a_connection_lives_on() {
         time::sleep(10_000 * SECOND).await;
         client.write_all(b"x").await.unwrap();
         client.read_exact(&mut [0]).await.unwrap();
+    });
+}
+
+#[test]
+fn an_age_counts_from_the_opening_however_long_the_connections_before_it_took() {
+    const SHORT: Duration = Duration::from_millis(200);
+    /// Holds up the others of its turn, and says how old it was when it was told to leave.
+    struct Slow(Option<Instant>, Rc<RefCell<Vec<Duration>>>);
+    impl Protocol for Slow {
+        fn open(&mut self, _: &mut Conn) -> io::Result<()> {
+            stall(SHORT / 2);
+            self.0 = Some(Instant::now());
+            Ok(())
+        }
+        fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+        fn draining(&mut self, _: &mut Conn) -> io::Result<Drain> {
+            self.1.borrow_mut().push(self.0.unwrap().elapsed());
+            Ok(Drain::WhenQuiet)
+        }
+    }
+    let ages = Rc::new(RefCell::new(Vec::new()));
+    let told = ages.clone();
+    let server = Server::new(move |_| Slow(None, told.clone()));
+    let server = server.max_connection_age(SHORT, Duration::ZERO);
+    serving_in_real_time(server, async |bound| {
+        let mut clients = Vec::new();
+        for _ in 0..6 {
+            clients.push(dial(&bound).await);
+        }
+        for client in &clients {
+            read_all(client).await.unwrap();
+        }
+        assert!(ages.borrow().iter().all(|&age| age >= SHORT), "{ages:?}");
+        assert_eq!(ages.borrow().len(), 6);
     });
 }
