@@ -1,9 +1,9 @@
-//! Heartbeats: a ping for each quiet interval, and a deadline that every byte pushes.
+//! Heartbeats: a ping for each quiet interval, and a deadline that every byte moves.
 //! Rows D5–D7 of examples/README.md.
 //!
 //! ```text
 //! cargo run --example pinger              # by a clock that jumps: at once
-//! cargo run --example pinger -- --real    # by the system's: 12 seconds
+//! cargo run --example pinger -- --real    # by the system's: 14 seconds
 //! ```
 
 mod common;

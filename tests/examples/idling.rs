@@ -24,7 +24,7 @@ fn client(mode: Mode, idle: u32, sends: &[u32]) -> (Vec<u8>, Duration) {
 }
 
 fn assert_at(seconds: u32, when: Duration) {
-    // Late by the clock's two looks for bytes, and by rounding.
+    // Early or late by rounding, and by the virtual clock's two polls.
     let due = seconds * SECOND;
     assert!(
         (due - SECOND / 10..due + SECOND / 10).contains(&when),
