@@ -32,7 +32,7 @@ impl Log for Kills {
 }
 
 #[test]
-fn when_a_worker_dies_the_others_get_what_it_would_have_got() {
+fn when_a_worker_dies_new_clients_go_to_the_others() {
     in_child(|| {
         log::set_logger(&Kills).unwrap();
         log::set_max_level(LevelFilter::Trace);

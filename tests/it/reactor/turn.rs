@@ -14,7 +14,7 @@ use netpoller::reactor::{
     Descriptor, Direction, Entries, Harvest, Park, Reactor, Readiness, Refusal, Token,
 };
 
-use crate::support::script::{Nothing, harvest, scripted};
+use crate::support::scripted_selector::{Nothing, harvest, scripted};
 use crate::support::watchdog::watchdog;
 
 const NOW: Option<Duration> = Some(Duration::ZERO);

@@ -1,4 +1,4 @@
-//! The end of a runtime: all that has to do with it learns so, and nothing keeps it going.
+//! The end of a runtime: whatever waits for it is told, and nothing keeps it alive.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending};
@@ -56,7 +56,7 @@ fn ends_with_the_runtime(make: impl FnOnce() -> Task) -> bool {
 }
 
 #[test]
-fn a_limit_ends_for_an_executor_that_polls_while_it_is_woken() {
+fn a_timeout_ends_for_an_executor_that_polls_while_it_is_woken() {
     assert!(ends_with_the_runtime(|| Box::pin(async {
         let _ = time::timeout(HOUR, pending::<()>()).await;
     })));
@@ -204,12 +204,12 @@ fn an_output_that_another_runtime_joins_is_kept_and_taken_once() {
 // ---- destructors that spawn ----
 
 /// Spawns another of its kind when it is dropped.
-struct Hydra(Rc<Cell<u32>>);
+struct SpawnsItself(Rc<Cell<u32>>);
 
-impl Drop for Hydra {
+impl Drop for SpawnsItself {
     fn drop(&mut self) {
         self.0.set(self.0.get() + 1);
-        let next = Hydra(self.0.clone());
+        let next = SpawnsItself(self.0.clone());
         drop(spawn(async move {
             let _next = next;
             pending::<()>().await;
@@ -222,7 +222,7 @@ fn a_destructor_that_always_spawns_does_not_keep_a_runtime_from_its_end() {
     let _watchdog = watchdog();
     let runtime = Runtime::new().unwrap();
     let dropped = Rc::new(Cell::new(0));
-    let first = Hydra(dropped.clone());
+    let first = SpawnsItself(dropped.clone());
     drop(runtime.spawn(async move {
         let _first = first;
         pending::<()>().await;
