@@ -40,16 +40,15 @@ const NONE: u64 = 0;
 pub(crate) type Place = &'static Location<'static>;
 
 /// What the loop publishes.
+#[derive(Default)]
 pub(crate) struct Running {
     /// The bits of the id of what runs, or `NONE`, or `JOB`.
     id: AtomicU64,
     /// Runs of the root and of jobs that have begun. Those of machines are in `figures`.
     pub(super) others: Counter,
     pub(crate) figures: Figures,
-    /// When the batch that runs began, in milliseconds since `base`. It stays `u64::MAX` if the loop's
-    /// clock is not the system's.
-    batch: AtomicU64,
-    base: Instant,
+    /// When the last batch began. It stays `None` if the loop's clock is not the system's.
+    batch: Mutex<Option<Instant>>,
     /// A long batch has been logged: from then on each run is timed.
     pub(super) is_careful: AtomicBool,
     /// A watchdog logs in place of the loop. It ends once this is lowered.
@@ -72,21 +71,6 @@ struct Origins {
 /// A look from another thread: the id of what runs, and how many runs have begun.
 pub(super) type Sample = (u64, u64);
 
-impl Default for Running {
-    fn default() -> Self {
-        Running {
-            id: AtomicU64::new(NONE),
-            others: Counter::default(),
-            figures: Figures::default(),
-            batch: AtomicU64::new(u64::MAX),
-            base: Instant::now(),
-            is_careful: AtomicBool::new(false),
-            is_watched: AtomicBool::new(false),
-            origins: Mutex::default(),
-        }
-    }
-}
-
 /// For the loop.
 impl Running {
     /// Something begins to run, and is counted: a machine, the root, or a [`JOB`].
@@ -107,7 +91,7 @@ impl Running {
     #[inline]
     pub(super) fn begin_batch(&self, clock: &Clock) {
         if clock.is_systems() {
-            self.batch.store(clock.tick().get(), Ordering::Relaxed);
+            *lock(&self.batch) = Some(clock.now());
         }
     }
 
@@ -223,9 +207,7 @@ impl Running {
         if self.sample() != earlier {
             return None;
         }
-        let batch = Duration::from_millis(self.batch.load(Ordering::Relaxed));
-        let began = self.base.checked_add(batch);
-        let began = began.map_or(first, |began| began.min(first));
+        let began = lock(&self.batch).map_or(first, |began| began.min(first));
         Some((self.origin(id), began))
     }
 

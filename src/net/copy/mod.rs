@@ -258,6 +258,7 @@ impl OneWay<'_> {
         })
         .await
     }
+
     /// Whether the connection that it writes to is closed or reset.
     fn sink_is_gone(&self) -> bool {
         let sink = self.sink.as_ref();
