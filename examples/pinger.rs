@@ -62,7 +62,7 @@ async fn resets() -> io::Result<()> {
 
 /// Row D6: the server pings each second, and waits 5 s for any byte.
 async fn deadline() -> io::Result<()> {
-    println!("A deadline of 5 s, pushed by every byte:");
+    println!("A deadline of 5 s, moved by every byte:");
     let (client, server) = common::pair().await?;
     let start = time::now();
     let serving = spawn(async move {

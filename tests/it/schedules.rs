@@ -50,7 +50,7 @@ const LEFT_OUT: [&str; 15] = [
     "moving_it_later_runs_no_task_and_moving_it_earlier_does",
     "while_nothing_happens_a_call_is_made_once",
     // A ping and a deadline are due at the same tick: their order is not promised.
-    "pushing_the_deadline_on_every_byte_ends_at_9_seconds",
+    "moving_the_deadline_on_every_byte_ends_at_9_seconds",
     // They take a second and more in any order.
     "a_close_ends_in_time_however_it_came_about",
     "a_close_goes_on_while_the_peer_takes_something",

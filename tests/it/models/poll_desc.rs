@@ -405,7 +405,7 @@ impl World {
                 }
             }
         } else {
-            assert_eq!(looks.count(), 0, "it looks again only when nothing came");
+            assert_eq!(looks.count(), 0, "it polled again although something came");
         }
         assert_eq!(turn.events, found);
         let due = self.expire(&mut expected, &out, Span(times[0].1, end));

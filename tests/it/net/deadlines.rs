@@ -77,7 +77,7 @@ fn with_the_deadline_cleared_a_read_parks_for_ever() {
 }
 
 #[test]
-fn a_server_times_out_pushes_its_deadline_reads_and_closes() {
+fn a_server_times_out_moves_its_deadline_reads_and_closes() {
     let _watchdog = watchdog();
     virtual_runtime().block_on(async {
         let (server, client) = pair().await;

@@ -340,9 +340,9 @@ mod invariant_3 {
         assert_eq!(bench.script.borrow().waits, [NOW]);
         assert_eq!(bench.descriptor.park(ForRead, 2), Park::TimedOut(2));
         let Entries { held, stale, .. } = bench.reactor.entries();
-        assert!(held - stale <= 1, "the entry goes when it comes up");
+        assert!(held - stale <= 1, "the entry stayed when it came up");
         stall(STALL);
         bench.quiet();
-        assert_eq!(bench.reactor.entries().held, 0, "no timer is left");
+        assert_eq!(bench.reactor.entries().held, 0, "a timer is left");
     }
 }

@@ -353,7 +353,7 @@ mod invariant_11 {
         ));
         drop((descriptor, other));
         drop(reactor);
-        assert_eq!(Rc::strong_count(&script), 1, "no cycle is left");
+        assert_eq!(Rc::strong_count(&script), 1, "a cycle is left");
     }
 }
 

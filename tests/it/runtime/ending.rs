@@ -50,7 +50,7 @@ fn ends_with_the_runtime(make: impl FnOnce() -> Task) -> bool {
         TASK.set(Some(make()));
         poll_it();
     });
-    assert!(TASK.with_borrow(Option::is_some), "it waits");
+    assert!(TASK.with_borrow(Option::is_some), "it does not wait");
     drop(runtime);
     TASK.take().is_none()
 }
@@ -271,7 +271,7 @@ fn a_panic_in_a_destructor_leaves_the_other_machines_to_be_dropped() {
     }
     runtime.turn(NOW).unwrap();
     let ended = catch_unwind(AssertUnwindSafe(|| drop(runtime)));
-    assert!(ended.is_ok(), "the panic stays in its machine");
+    assert!(ended.is_ok(), "the panic left its machine");
     assert_eq!(dropped.get(), 2);
 }
 
@@ -288,7 +288,7 @@ fn shutting_down_waits_for_blocking_jobs_and_dropping_does_not() {
             tell.send(()).unwrap();
         }));
     });
-    assert!(!runtime.shutdown(Duration::ZERO), "the job waits");
+    assert!(!runtime.shutdown(Duration::ZERO), "the job does not wait");
     release.send(()).unwrap();
     told.recv().expect("the job runs on");
 
@@ -301,5 +301,5 @@ fn shutting_down_waits_for_blocking_jobs_and_dropping_does_not() {
         }
     });
     assert!(runtime.shutdown(HOUR));
-    assert_eq!(told.try_iter().count(), 10, "all have ended");
+    assert_eq!(told.try_iter().count(), 10, "some have not ended");
 }

@@ -121,7 +121,7 @@ fn zero_at_the_start_is_30_seconds() {
 }
 
 #[test]
-fn pushing_the_deadline_on_every_byte_ends_at_9_seconds() {
+fn moving_the_deadline_on_every_byte_ends_at_9_seconds() {
     run_virtual(async {
         let (server, client) = pair().await;
         let start = time::now();

@@ -121,14 +121,14 @@ mod invariant_13 {
         let sleeping = ours.spawn(sleep);
         let joining = ours.spawn(task);
         ours.turn(NOW).unwrap();
-        assert_eq!(ours.stats().tasks, 5, "all of them wait");
+        assert_eq!(ours.stats().tasks, 5, "some do not wait");
         drop(theirs);
         ours.block_on(async {
             assert!(read.await.unwrap().unwrap_err().is_closed());
             assert!(second.await.unwrap().unwrap_err().is_closed());
             assert!(watching.await.unwrap().unwrap_err().is_closed());
             assert!(joining.await.unwrap().unwrap_err().is_canceled());
-            assert!(!sleeping.is_finished(), "it sleeps on, in ours");
+            assert!(!sleeping.is_finished(), "it does not sleep on, in ours");
         });
     }
 

@@ -255,7 +255,7 @@ mod invariant_11 {
         drop(waker);
         TURNS.set(Some(runtime));
         drop(task);
-        assert_eq!(TOUCHED.get(), 1, "the output is dropped in its runtime");
+        assert_eq!(TOUCHED.get(), 1, "the output was dropped outside its runtime");
         let runtime = TURNS.take().unwrap();
         assert_eq!(runtime.stats().tasks, 1, "what the output has spawned");
     }
@@ -289,7 +289,7 @@ fn hears_of_the_close(stream: &UnixStream, future: impl Future) -> bool {
     CLOSES.set(Some(stream.clone()));
     WOKEN.set(0);
     let first = future.as_mut().poll(&mut cx);
-    assert!(CLOSES.take().is_none(), "the waker was cloned");
+    assert!(CLOSES.take().is_none(), "the waker was not cloned");
     first.is_ready() || WOKEN.get() > 0 && future.as_mut().poll(&mut cx).is_ready()
 }
 

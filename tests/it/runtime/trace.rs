@@ -71,7 +71,7 @@ fn checked(json: &str) -> Vec<[Vec<String>; 2]> {
             phase => panic!("{phase}"),
         }
     }
-    assert!(open.is_empty(), "all ends");
+    assert!(open.is_empty(), "some have no end");
     ended
 }
 
@@ -202,7 +202,7 @@ fn two_threads_read_while_the_loop_writes() {
         let mut lost = 0;
         while lost < 10_000 {
             let trace = handle.trace_last(MINUTE).unwrap();
-            assert!(trace.lost >= lost, "the ring forgets no loss");
+            assert!(trace.lost >= lost, "the ring forgot a loss");
             lost = trace.lost;
             checked(&trace.to_json());
         }

@@ -31,7 +31,7 @@ fn a_closed_port_refuses_at_once_and_the_error_says_all() {
         assert_eq!(error.addr, Some(Addr::Socket(address)));
         assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED));
         assert_eq!(error.attempts().len(), 1);
-        assert_eq!(time::now(), start, "no timer was waited for");
+        assert_eq!(time::now(), start, "a timer was waited for");
     });
 }
 
