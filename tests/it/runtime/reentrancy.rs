@@ -255,7 +255,11 @@ mod invariant_11 {
         drop(waker);
         TURNS.set(Some(runtime));
         drop(task);
-        assert_eq!(TOUCHED.get(), 1, "the output was dropped outside its runtime");
+        assert_eq!(
+            TOUCHED.get(),
+            1,
+            "the output was dropped outside its runtime"
+        );
         let runtime = TURNS.take().unwrap();
         assert_eq!(runtime.stats().tasks, 1, "what the output has spawned");
     }
