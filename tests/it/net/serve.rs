@@ -167,7 +167,7 @@ fn a_listener_s_deadline_ends_it_also_while_it_is_full() {
     });
 }
 
-/// The words of Go's most often seen line of all that are about this.
+/// As in Go's best-known line about it.
 #[test]
 #[cfg(target_os = "linux")]
 fn an_accept_that_the_system_fails_names_its_call_as_in_go() {
