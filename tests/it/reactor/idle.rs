@@ -80,7 +80,7 @@ mod invariant_9 {
     }
 
     #[test]
-    fn a_moved_deadline_costs_one_wake_up_for_the_place_it_left() {
+    fn a_moved_deadline_costs_one_wake_up_for_the_entry_it_left() {
         let _watchdog = watchdog();
         let (selector, counts) = counting();
         let runtime = Runtime::builder().selector(selector).build().unwrap();
@@ -89,7 +89,7 @@ mod invariant_9 {
             let reading = stream.clone();
             drop(spawn(async move { reading.read(&mut [0; 8]).await }));
             let start = Instant::now();
-            // Moved a thousand times, over one place.
+            // Moved a thousand times, over one entry.
             stream
                 .set_read_deadline(Some(start + Duration::from_millis(50)))
                 .unwrap();
@@ -104,7 +104,7 @@ mod invariant_9 {
             let sleeps = counts.sleeps() - before;
             assert!(
                 sleeps <= 3,
-                "{sleeps} sleeps: one up to the place left behind, one to the end"
+                "{sleeps} sleeps: one up to the entry left behind, one to the end"
             );
         });
     }

@@ -107,7 +107,7 @@ fn a_virtual_clock_stops_at_every_live_deadline_in_order_and_at_none_left_behind
 }
 
 #[test]
-fn a_stale_place_does_not_move_virtual_time() {
+fn a_stale_entry_does_not_move_virtual_time() {
     let _watchdog = watchdog();
     let runtime = virtual_runtime();
     let (stream, mut peer) = plain_pair(&runtime);

@@ -31,7 +31,7 @@ mod invariant_12 {
     use super::*;
 
     #[test]
-    fn near_and_far_deadlines_that_alternate_leave_no_heap_of_places() {
+    fn near_and_far_deadlines_that_alternate_leave_no_heap_of_entries() {
         let reactor = Reactor::with(scripted().0);
         let all: Vec<Descriptor<usize>> = (0..200)
             .map(|_| reactor.open(&mut Nothing).unwrap())
@@ -39,7 +39,7 @@ mod invariant_12 {
         let base = Instant::now() + 3600 * SECOND;
         for round in 0..500 {
             for descriptor in &all {
-                // Ever nearer, so that each move earlier needs a place of its own.
+                // Ever nearer, so that each move earlier needs an entry of its own.
                 descriptor.set_deadline(ForRead, Some(base + 3600 * SECOND));
                 descriptor.set_deadline(ForRead, Some(base - round * SECOND));
                 descriptor.set_deadline(ForWrite, Some(base - round * SECOND / 2));
@@ -62,8 +62,8 @@ mod invariant_12 {
             for _ in 0..100 {
                 for (at, (server, _client)) in pairs.iter().enumerate() {
                     let near = time::now() + Duration::from_millis(1 + at as u64 % 3);
-                    // Each is moved away before it fires, and the place behind it goes on to the far
-                    // deadline: at the very tick where an older place of it may lie.
+                    // Each is moved away before it fires, and the entry behind it goes on to the far
+                    // deadline: at the very tick where an older entry of it may lie.
                     server.set_read_deadline(Some(far)).unwrap();
                     server.set_read_deadline(Some(near)).unwrap();
                     server.set_read_deadline(Some(far)).unwrap();

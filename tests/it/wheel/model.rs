@@ -44,15 +44,18 @@ const END_OF_TIME: Terrain = Terrain {
     step: 9,
 };
 
-/// Asserts the bound that keeps the wheel small, and returns the places there are.
+/// Asserts the bound that keeps the wheel small, and returns how many entries there are.
 fn bounded<V>(timers: &Timers<V>) -> usize {
-    let (places, live) = (timers.entries(), timers.len());
-    assert!(places <= 2 * live + 64, "{places} places for {live} timers");
-    places
+    let (entries, live) = (timers.entries(), timers.len());
+    assert!(
+        entries <= 2 * live + 64,
+        "{entries} entries for {live} timers"
+    );
+    entries
 }
 
 #[test]
-fn places_stay_within_twice_the_live_timers_when_near_and_far_alternate() {
+fn entries_stay_within_twice_the_live_timers_when_near_and_far_alternate() {
     let mut timers = Timers::new();
     let keys: Vec<_> = (0..100)
         .map(|value| timers.insert(Tick::new(1 << 30), value))
@@ -70,8 +73,8 @@ fn places_stay_within_twice_the_live_timers_when_near_and_far_alternate() {
 }
 
 #[test]
-fn places_stay_within_twice_the_live_timers_when_one_keeps_coming_back_to_its_tick() {
-    // Each round leaves one more place at the same tick under the same key.
+fn entries_stay_within_twice_the_live_timers_when_one_keeps_coming_back_to_its_tick() {
+    // Each round leaves one more entry at the same tick under the same key.
     let mut timers = Timers::new();
     let far = Tick::new(1 << 40);
     let key = timers.insert(far, ());
@@ -87,7 +90,7 @@ fn places_stay_within_twice_the_live_timers_when_one_keeps_coming_back_to_its_ti
 }
 
 #[test]
-fn places_stay_within_twice_the_live_timers_when_connections_churn() {
+fn entries_stay_within_twice_the_live_timers_when_connections_churn() {
     let mut timers = Timers::new();
     for round in 0..100_000u64 {
         let key = timers.insert(Tick::new(round + 3_600_000), round);
@@ -99,7 +102,7 @@ fn places_stay_within_twice_the_live_timers_when_connections_churn() {
 }
 
 #[test]
-fn places_stay_within_twice_the_live_timers_when_all_are_canceled() {
+fn entries_stay_within_twice_the_live_timers_when_all_are_canceled() {
     let mut timers = Timers::new();
     let keys: Vec<_> = (0..5_000)
         .map(|when| timers.insert(Tick::new(when), ()))
@@ -111,7 +114,7 @@ fn places_stay_within_twice_the_live_timers_when_all_are_canceled() {
 }
 
 #[test]
-fn places_stay_within_twice_the_live_timers_when_the_live_ones_fire() {
+fn entries_stay_within_twice_the_live_timers_when_the_live_ones_fire() {
     let mut timers = Timers::new();
     let far: Vec<_> = (0..150)
         .map(|_| timers.insert(Tick::new(1_000_000), ()))
