@@ -107,10 +107,13 @@ impl TimersModel {
     }
 
     fn check(&mut self, random: &mut Random) {
-        let (live, places) = (self.live.len(), self.timers.entries());
+        let (live, entries) = (self.live.len(), self.timers.entries());
         assert_eq!(self.timers.len(), live);
         assert_eq!(self.timers.is_empty(), live == 0);
-        assert!(places <= 2 * live + 64, "{places} places for {live} timers");
+        assert!(
+            entries <= 2 * live + 64,
+            "{entries} entries for {live} timers"
+        );
         let Some(&(first, _)) = self.due.first() else {
             return;
         };

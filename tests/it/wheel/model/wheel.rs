@@ -1,4 +1,4 @@
-//! A bare [`Wheel`] and its owner against a sorted map of every place.
+//! A bare [`Wheel`] and its owner against a sorted map of every entry.
 
 use std::collections::BTreeMap;
 
@@ -7,35 +7,35 @@ use netpoller::wheel::{Tick, Wheel};
 use super::random::{Random, with_seeds};
 use super::{ALL_LEVELS, END_OF_TIME, LEVELS_WRAP, OPERATIONS, REMEMBERED, SECONDS, Terrain};
 
-/// A bare wheel's owner: the truth about each key, and a sorted map of every place.
+/// A bare wheel's owner: the truth about each key, and a sorted map of every entry.
 struct WheelModel {
     wheel: Wheel<u32>,
-    /// By key: where it really is due; `None` once the place is stale.
+    /// By key: where it really is due; `None` once the entry is stale.
     truth: Vec<Option<Tick>>,
-    /// The places the wheel must hold.
-    places: BTreeMap<(Tick, u32), ()>,
+    /// The entries the wheel must hold.
+    entries: BTreeMap<(Tick, u32), ()>,
 }
 
 impl WheelModel {
     fn place(&mut self, when: Tick) {
         let key = self.truth.len() as u32;
         self.truth.push(Some(when));
-        self.places.insert((when, key), ());
+        self.entries.insert((when, key), ());
         self.wheel.place(when, key);
     }
 
-    /// Where the place of `key` at `when` goes.
-    fn check_place(
+    /// Where the entry of `key` at `when` goes.
+    fn check_entry(
         truth: &[Option<Tick>],
-        places: &mut BTreeMap<(Tick, u32), ()>,
+        entries: &mut BTreeMap<(Tick, u32), ()>,
         (when, key): (Tick, u32),
     ) -> Option<Tick> {
         assert!(
-            places.remove(&(when, key)).is_some(),
+            entries.remove(&(when, key)).is_some(),
             "{key} at {when:?} is not held"
         );
         let later = truth[key as usize].filter(|later| *later > when)?;
-        places.insert((later, key), ());
+        entries.insert((later, key), ());
         Some(later)
     }
 
@@ -53,10 +53,10 @@ impl WheelModel {
     }
 
     fn check(&self, unfinished: bool) {
-        assert_eq!(self.wheel.len(), self.places.len());
-        assert_eq!(self.wheel.is_empty(), self.places.is_empty());
+        assert_eq!(self.wheel.len(), self.entries.len());
+        assert_eq!(self.wheel.is_empty(), self.entries.is_empty());
         let first = self
-            .places
+            .entries
             .keys()
             .next()
             .map(|&(when, _)| when.max(self.wheel.elapsed()));
@@ -74,7 +74,7 @@ fn wheel_walk(terrain: &Terrain, mut random: Random) {
     let mut model = WheelModel {
         wheel,
         truth: vec![],
-        places: BTreeMap::new(),
+        entries: BTreeMap::new(),
     };
     let (mut now, mut unfinished) = (terrain.start, false);
     for _ in 0..OPERATIONS {
@@ -93,7 +93,7 @@ fn wheel_walk(terrain: &Terrain, mut random: Random) {
                 let WheelModel {
                     wheel,
                     truth,
-                    places,
+                    entries,
                 } = &mut model;
                 let (floor, mut last) = (wheel.elapsed(), Tick::ZERO);
                 let mut handed = 0;
@@ -102,12 +102,12 @@ fn wheel_walk(terrain: &Terrain, mut random: Random) {
                     let tick = when.max(floor);
                     assert!(last <= tick && tick <= now, "{last:?}, {tick:?}, {now:?}");
                     last = tick;
-                    WheelModel::check_place(truth, places, (when, key))
+                    WheelModel::check_entry(truth, entries, (when, key))
                 });
                 assert!(handed <= budget);
                 if !unfinished {
                     assert_eq!(wheel.elapsed(), now);
-                    let first = places.keys().next();
+                    let first = entries.keys().next();
                     assert!(first.is_none_or(|&(when, _)| when > now), "late: {first:?}");
                 }
             }
@@ -115,11 +115,11 @@ fn wheel_walk(terrain: &Terrain, mut random: Random) {
                 let WheelModel {
                     wheel,
                     truth,
-                    places,
+                    entries,
                 } = &mut model;
                 wheel.compact(|when, key| {
                     let keep = truth[key as usize].is_some();
-                    assert!(keep || places.remove(&(when, key)).is_some());
+                    assert!(keep || entries.remove(&(when, key)).is_some());
                     keep
                 });
                 unfinished = false; // Half a cascade is exact again.
@@ -131,21 +131,21 @@ fn wheel_walk(terrain: &Terrain, mut random: Random) {
 }
 
 #[test]
-fn next_is_exact_and_places_come_in_order_within_seconds() {
+fn next_is_exact_and_entries_come_in_order_within_seconds() {
     with_seeds(|random| wheel_walk(&SECONDS, random));
 }
 
 #[test]
-fn next_is_exact_and_places_come_in_order_on_any_level() {
+fn next_is_exact_and_entries_come_in_order_on_any_level() {
     with_seeds(|random| wheel_walk(&ALL_LEVELS, random));
 }
 
 #[test]
-fn next_is_exact_and_places_come_in_order_where_six_levels_wrap() {
+fn next_is_exact_and_entries_come_in_order_where_six_levels_wrap() {
     with_seeds(|random| wheel_walk(&LEVELS_WRAP, random));
 }
 
 #[test]
-fn next_is_exact_and_places_come_in_order_at_the_end_of_time() {
+fn next_is_exact_and_entries_come_in_order_at_the_end_of_time() {
     with_seeds(|random| wheel_walk(&END_OF_TIME, random));
 }
