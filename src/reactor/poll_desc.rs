@@ -498,11 +498,7 @@ impl<W, T> PollDesc<W, T> {
     fn expire(&self, direction: Direction, mut out: impl FnMut(W) -> u64) {
         self.deadlines[direction as usize].set(NEVER);
         self.raise(expired_bit(direction));
-        self.hand_out(
-            Kind::Expired,
-            Readiness(ready_bit(direction) as u8),
-            &mut out,
-        );
+        self.hand_out(Kind::Expired, Readiness(1 << direction as u8), &mut out);
         self.hand_out_others(out);
     }
 
