@@ -1,10 +1,9 @@
 //! The cost of one registered source without its system calls: `cargo bench -p netpoller-benches
 //! --bench descriptor`.
 //!
-//! The selector is a scripted one. A deadline is moved from the loop's own time, as a server does on
-//! every read: to the instant to which the turn moves all of them, and to a new one each time. A
-//! move takes Go 188 to 242 ns, and tokio's reset 181 to 340. The ceiling here is 10 ns, with one
-//! timer and with a million.
+//! The selector is a scripted one. A deadline is moved in two ways: all moves of a turn to one
+//! instant, as in a server, and each to a new one. A move takes Go 188 to 242 ns, and tokio's reset
+//! 181 to 340. The ceiling here is 10 ns, with one timer and with a million.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -15,18 +14,18 @@ use netpoller::{Descriptor, Direction, Park, Reactor};
 
 #[path = "common/mod.rs"]
 mod common;
-#[path = "../tests/it/support/script.rs"]
-mod script;
-#[allow(dead_code, reason = "scripts stall in one way")]
+#[path = "../tests/it/support/scripted_selector.rs"]
+mod scripted_selector;
+#[allow(dead_code, reason = "only `stall` is used")]
 #[path = "../tests/it/support/stall.rs"]
 mod stall;
 
 use common::{CpuTime, brief, timed, worked};
-use script::{Nothing, scripted};
+use scripted_selector::{Nothing, scripted};
 
 const IDLE: Duration = Duration::from_secs(30);
 const MANY: usize = 1_000_000;
-/// As many as one turn hands out.
+/// Descriptors that become ready in one turn.
 const READY: usize = 1_000;
 
 /// A reactor, and descriptors with deadlines.

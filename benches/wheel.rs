@@ -28,7 +28,7 @@ const RANGE: u64 = 60_000;
 /// A sample repeats small populations until it has done as many operations.
 const OPERATIONS: usize = 200_000;
 
-/// How much a turn of the loop may fire at once.
+/// Timers that one `advance` fires here.
 const BUDGET: usize = 1_024;
 
 /// xorshift64: cheap beside what is measured.

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! One payload, many connections: each client has a queue, and a task writes what is in it, so that no
-//! client waits for another. All clients read all lines in the order in which they were sent. A client
+//! client waits for another. All clients get the lines of the others in one order. A client
 //! that takes nothing for ten seconds, or that is too far behind, is dropped.
 
 mod common;
@@ -52,7 +52,7 @@ pub struct Room(Rc<RefCell<Slab<Rc<Member>>>>);
 
 struct Member {
     stream: TcpStream,
-    /// What is still to be delivered; a task is at the first of them.
+    /// What is still to be delivered. A task delivers the first.
     queue: RefCell<VecDeque<Rc<[u8]>>>,
     /// Why the room has closed the stream, if it has.
     dropped: Cell<Option<io::Error>>,

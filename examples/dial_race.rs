@@ -26,7 +26,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Dials all targets at once, and keeps the first that answers
 #[derive(Parser)]
 struct Flags {
-    /// Targets, as HOST:PORT; without any the example shows itself
+    /// Targets, as HOST:PORT; without any the example runs a demonstration
     targets: Vec<String>,
     /// Limit of time: 500ms, 5s, or a number of seconds
     #[arg(long, default_value = "5s", value_parser = common::duration)]
@@ -86,7 +86,7 @@ async fn show() -> io::Result<()> {
     let dialled = Dialer::new().cancel(&scope).dial(silent.addr).await;
     println!("  {}: {}; {}", at(), failed(dialled), why(&scope));
 
-    println!("One that is cancelled by hand, after 1 s:");
+    println!("One that is canceled by hand, after 1 s:");
     let scope = CancelToken::new();
     let by_hand = scope.clone();
     spawn(async move {

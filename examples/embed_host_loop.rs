@@ -28,7 +28,7 @@ struct Flags {
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum By {
-    /// A frame's time at a time, as in a game
+    /// Within the budget of each frame, as in a game
     Turns,
     /// By its descriptor, in the host's poll(2), as in a daemon
     Fd,
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// The runtime that is shown at a SIGQUIT: the ways have one each.
+/// The runtime that SIGQUIT dumps. Each way makes its own.
 static CURRENT: Mutex<Option<Handle>> = Mutex::new(None);
 
 /// The network's work: a server that answers, and a client that asks five times.

@@ -8,9 +8,10 @@
 //! (printf '\1\0'; sleep 1) | nc 127.0.0.1 7777 | xxd    # goes right, and sees the world
 //! ```
 //!
-//! The game is the host: one thread, and frame after frame its own work, the state to all, the network,
-//! sleep. `Runtime::turn_for` bounds the network's part, so much input shortens the sleep and does not
-//! delay the next frame. At the end the same frames are played without a network, to compare.
+//! The game is the host. In each frame its thread does its own work, sends the state, runs the
+//! network, sleeps. `Runtime::turn_for` bounds the network's part, so much input shortens the sleep
+//! and does not delay the next frame. At the end the same frames are played without a network, to
+//! compare.
 //!
 //! All numbers on the wire are little-endian. An input is two bytes: steps right, steps down. A state is
 //! the frame (4 bytes), the number of players (2), and the place of each (2 and 2).
@@ -86,7 +87,7 @@ fn main() -> ExitCode {
         let mut longest = Duration::ZERO;
         let beside = play(flags.seconds, |number, end| {
             work();
-            world.step(flags.patience);
+            world.advance(flags.patience);
             world.send_state(number, &runtime, &socket);
             // The network gets its part, but no more time than the frame has left.
             let start = Instant::now();
@@ -203,7 +204,7 @@ impl World {
     }
 
     /// Moves all players. Drops those over UDP that are silent. Over TCP the idle timeout does that.
-    fn step(&self, patience: Duration) {
+    fn advance(&self, patience: Duration) {
         self.players.borrow_mut().retain(|name, player| {
             for (place, steps) in player.place.iter_mut().zip(player.steps) {
                 *place = place.wrapping_add_signed(i16::from(steps));
@@ -334,7 +335,7 @@ fn simulate(flags: &Flags, tcp: SocketAddr, udp: SocketAddr, end: &CancelToken) 
     Ok(heard.get())
 }
 
-/// Sends an input now and then, for so long.
+/// Sends an input each `INPUT`, for the time `talks`.
 async fn talk(talks: Duration, mut send: impl AsyncFnMut() -> io::Result<()>) {
     let mut interval = time::interval(INPUT);
     let start = Instant::now();

@@ -90,7 +90,7 @@ fn resets(runtime: &Runtime) -> io::Result<()> {
 
 /// Row D6: the server pings each second, and drops a client that has sent nothing for 5 s.
 fn deadline(runtime: &Runtime) -> io::Result<()> {
-    println!("An idle timeout of 5 s, pushed by each byte:");
+    println!("An idle timeout of 5 s, moved by each byte:");
     let server = Server::new(|_peer| Hears)
         .heartbeat_with(SECOND, *b"ping")
         .idle_timeout(5 * SECOND);

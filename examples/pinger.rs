@@ -1,9 +1,9 @@
-//! Heartbeats: a ping for each quiet interval, and a deadline that every byte pushes.
+//! Heartbeats: a ping for each quiet interval, and a deadline that every byte moves.
 //! Rows D5–D7 of examples/README.md.
 //!
 //! ```text
 //! cargo run --example pinger              # by a clock that jumps: at once
-//! cargo run --example pinger -- --real    # by the system's: 12 seconds
+//! cargo run --example pinger -- --real    # by the system's: 14 seconds
 //! ```
 
 mod common;
@@ -62,7 +62,7 @@ async fn resets() -> io::Result<()> {
 
 /// Row D6: the server pings each second, and waits 5 s for any byte.
 async fn deadline() -> io::Result<()> {
-    println!("A deadline of 5 s, pushed by every byte:");
+    println!("A deadline of 5 s, moved by every byte:");
     let (client, server) = common::pair().await?;
     let start = time::now();
     let serving = spawn(async move {

@@ -2,7 +2,7 @@
 //! Rows C4, F4, F5 of examples/README.md.
 //!
 //! ```text
-//! cargo run --example proxy                     # shows itself: a ping server, a proxy, a client
+//! cargo run --example proxy                     # a demonstration: a ping server, a proxy, a client
 //! cargo run --example proxy -- --addr 127.0.0.1:8080 --to example.com:80
 //! ```
 //!
@@ -27,13 +27,14 @@ struct Flags {
     /// Where to listen, as HOST:PORT; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0", requires = "to")]
     addr: String,
-    /// The target, as HOST:PORT [default: the example shows itself]
+    /// The target, as HOST:PORT [default: the example runs a demonstration]
     #[arg(long, value_parser = host_port)]
     to: Option<String>,
     /// How many connections at once; the others wait in the backlog
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: u32,
-    /// How long one side may be silent once the other has ended: 500ms, 60s, or a number of seconds
+    /// How long one side may be silent once the other has ended (not SO_LINGER): 500ms, 60s, or a
+    /// number of seconds
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = common::duration)]
     linger: Duration,
 }
@@ -124,7 +125,7 @@ async fn show() -> io::Result<()> {
     )
     .await?;
     pass_on(&mut AssertAsync::new(reader), &mut memory).await?;
-    // A file that is there in every directory.
+    // A file that exists wherever the example is run.
     let this = std::fs::File::open(std::env::current_exe()?)?;
     let read = pass_on(&mut AssertAsync::new(this), &mut futures_lite::io::sink()).await?;
     log::info!("{}, out of it again; and {read} bytes of a file", {

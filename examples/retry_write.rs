@@ -44,7 +44,7 @@ async fn show() -> io::Result<()> {
 
     println!("To a peer that begins to read after 30 s:");
     let (stream, peer) = common::pair().await?;
-    // Row C6. Below what the system would grow it to, so that a failed write leaves less underway.
+    // Row C6. Smaller than the system would make it, so that less is in flight when a write fails.
     stream.set_write_buffer(BUFFER)?;
     let given = stream.write_buffer()?;
     println!("  a write buffer of {BUFFER} bytes is asked for, and one of {given} is given");

@@ -6,7 +6,7 @@
 //! nc 127.0.0.1 41273                           # 2006-01-02 15:04:05
 //! ```
 //!
-//! `serve` accepts until the end and runs a task for each connection. Port 0 takes a free port. A
+//! `serve` accepts until the listener closes and runs a task for each connection. Port 0 takes a free port. A
 //! connection closes when its last handle is dropped: with a FIN, if all input was read.
 
 mod common;

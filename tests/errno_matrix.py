@@ -10,9 +10,9 @@ made to fail / connections that failed`: at most one connection for each call. W
 made, the cell is empty. `ends` is a server that ended at once and said why; it may do so only where
 ENDS says so.
 
-What no system does can't be survived without a loss. So of EAGAIN where there is something (recvfrom,
-sendto, sendmsg, splice, accept4) only a few are made, since no edge follows, and what comes next has to
-bring it: after half a second the clients send another message, and open another connection.
+No system says EAGAIN while there is something, so no server survives it unharmed: no edge follows. So
+only a few are injected (recvfrom, sendto, sendmsg, splice, accept4), and new messages bring the edge:
+after half a second the clients send another, and open another connection.
 NEVER lists the rest.
 """
 
@@ -31,7 +31,7 @@ ERRORS = ["EINTR", "EAGAIN", "EMFILE", "ENFILE", "ENOMEM", "ENOBUFS", "ECONNABOR
           "ENOSPC", "EIO", "ETIMEDOUT"]
 CALLS = ["epoll_wait", "epoll_ctl", "accept4", "recvfrom", "sendto", "sendmsg", "writev", "splice",
          "connect", "socket", "close"]
-# Short of descriptors or memory the server waits, a second at most; a lost edge takes half of one.
+# If descriptors or memory run out, the server waits up to a second. A lost edge costs half a second.
 PATIENCE = 20.0
 NUDGE = 0.5
 CLIENTS, CONNECTIONS, MESSAGES = 8, 4, 10
@@ -43,7 +43,7 @@ ENDS = ({("epoll_wait", error) for error in ERRORS if error != "EINTR"}
 # strace makes a call fail by asking for one that does not exist. When it goes away in the midst of that, the
 # server is told so (ENOSYS), and rightly ends. Such a cell is tried again.
 STRACES = "os error 38"
-# What a copy has in hand waits for room at its sink, of which nothing tells if there was room.
+# A copy then waits for room at its sink, and no edge comes if there was room already.
 NEVER = {("proxy", "sendto", "EAGAIN"), ("proxy", "splice", "EAGAIN")}
 
 

@@ -86,11 +86,11 @@ deliberate() {
 }
 
 # The tests of what was once wrong, RUNS times in a row on a machine that is busy.
-faults() {
+regressions() {
     local tests=(
         # The loop: deadlines that are early, or forgotten; time that is stale.
         runtime::fresh_time:: runtime::late_news:: reactor::stalls::
-        an_operation_that_is_not_polled a_poller_heeds_its_deadline
+        an_operation_that_is_not_polled a_polled_write_heeds_its_deadline
         # What runs when, and how often; what a turn says.
         runtime::turns:: runtime::yielding:: net::yielding::
         # Ends and panics.
@@ -107,7 +107,8 @@ faults() {
         requests_that_were_received_are_answered an_answer_of_a_task_is_traffic
         a_busy_connection_is_waited_for a_download_goes_on the_last_words_of_an_idle_connection
         what_waits_for_a_slow_peer a_close_ends_in_time a_close_goes_on_while_the_peer_takes
-        one_dead_peer_costs what_came_after_the_last_offer a_connection_over_its_limit_is_reset
+        a_peer_that_does_not_read_harms_no_peer_that_does what_came_after_the_last_offer
+        a_connection_over_its_limit_is_reset
         # Sockets and names.
         what_is_no_address_is_refused a_receive_into_no_room a_mapped_address
         closes_that_linger_hold_up_no_look_up a_child_looks_names_up without_descriptors_a_look_up
@@ -130,7 +131,7 @@ faults() {
     trap - EXIT
 }
 
-parts=(errno soak memcheck address thread seeds fuzz deliberate faults)
+parts=(errno soak memcheck address thread seeds fuzz deliberate regressions)
 rows=() failed=0
 [ $# != 0 ] || set -- "${parts[@]}"
 for part; do

@@ -2,7 +2,7 @@
 //! dump`.
 //!
 //! The clients are in a process of their own. The server's loop is driven turn by turn, and only turns in
-//! which the dump is made are counted, by the time of the CPU: nothing else is to do.
+//! which the dump is made are counted, by CPU time: the loop has nothing else to do.
 
 use std::error::Error;
 use std::io::{self, Read};
@@ -72,7 +72,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let asking = thread::spawn(move || handle.dump(HOUR));
         let (mut sum, mut longest) = (Duration::ZERO, Duration::ZERO);
         while !asking.is_finished() {
-            // In the others nothing is asked yet, or no more.
+            // Turns before and after the dump are not counted.
             let start = CpuTime::now();
             let turn = runtime.turn(Some(Duration::ZERO))?;
             let took = CpuTime::now() - start;

@@ -17,7 +17,7 @@ from .rounds import Machine, Report, say
 COMMANDS = {
     "instructions": (instructions.measure, "user-space instructions per message, by callgrind"),
     "throughput": (wall.throughput, "messages/s and CPU per message at 1, 50, 1,000 and 15,000 connections"),
-    "firehose": (wall.firehose, "latency of quiet connections beside firehoses"),
+    "firehose": (wall.firehose, "latency of quiet connections beside connections that always write"),
     "churn": (wall.churn, "connects, echo, close per second"),
     "spin": (wall.spin, "one connection, ours with --spin"),
     "memory": (system.memory, "user memory per idle connection"),
@@ -44,7 +44,7 @@ def parse():
     for name, (_, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text, parents=[common])
         if name == "instructions":
-            command.add_argument("--check", type=Path, metavar="FILE", help="exit with 1 when a figure is over its ceiling in FILE")
+            command.add_argument("--check", type=Path, metavar="FILE", help="exit with 1 when a figure newly exceeds its ceiling in FILE")
             command.add_argument("--write", type=Path, metavar="FILE", help="write the figures to commit; the ceilings in FILE stay")
     commands.add_parser("all", help="everything", description="everything", parents=[common])
     parser.set_defaults(check=None, write=None)

@@ -9,7 +9,7 @@ from .process import Cpus, Failure, Server, kill_group, pinned
 from .rounds import interleave, spread
 
 EVERY = 10  # seconds between the pings of a connection
-SPREAD = EVERY / 8  # ours has them apart by so much, and so has the floor that is spread
+SPREAD = EVERY / 8  # ours spreads its pings over this time, and so does the second floor
 FAR = 300  # seconds: an idle timeout that is armed, and does not come
 
 OURS = "protocol, a heartbeat every 10 s"

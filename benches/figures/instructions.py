@@ -74,7 +74,7 @@ def toolchain():
 
 
 def check(medians, path):
-    """Compares with the committed figures. 1 when one is over its ceiling that was not, or was and has grown."""
+    """Compares with the committed figures. Returns 1 if a figure newly exceeds its ceiling, or exceeded it and has grown."""
     try:
         committed = json.loads(path.read_text())
         figures = committed[FIGURES]

@@ -49,7 +49,7 @@ class Machine:
 
     @classmethod
     def undisturbed(cls, measure, contestant):
-        """Measures, again when others used the CPUs meanwhile: the least disturbed, with `others` added."""
+        """Measures, and again if others used the CPUs. Returns the least disturbed result, with `others` added."""
         best = None
         for _ in range(TRIES):
             cls.settle()

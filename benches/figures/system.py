@@ -16,7 +16,7 @@ FAR = 300  # seconds: an idle timeout that does not come while we look
 
 
 def memory(roster, report, settings):
-    """Growth from a few hundred held connections to that many and N more, over N."""
+    """What N more connections add to the memory, divided by N."""
     count = 2_000 if settings.quick else 10_000
 
     def measure(contestant):

@@ -60,7 +60,7 @@ fn say(line: &str) {
         .expect("the server listens");
 }
 
-/// Until the server has been measured.
+/// Waits until the server has been measured.
 fn rest() {
     let read = io::stdin().read_line(&mut String::new());
     assert_ne!(read.expect("the server is there"), 0, "the server has gone");
@@ -123,7 +123,7 @@ fn slow(server: SocketAddr) {
         }
         thread::sleep(Duration::from_millis(4));
     }
-    // One half has the rest, the other goes.
+    // Half of the clients read the rest, the others leave.
     for stream in streams.iter_mut().take(5) {
         stream.read_exact(&mut [0; 50_000]).expect("it answers");
     }

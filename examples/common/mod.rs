@@ -157,7 +157,7 @@ pub fn at_each_quit(dump: impl Fn() -> String + Send + 'static) -> io::Result<()
     thread::Builder::new().spawn(dump_each).map(drop)
 }
 
-/// What a loop on a bare reactor and the thread that hears SIGQUIT for it share. The loop looks after
+/// Shared by a loop on a bare reactor and the thread that hears SIGQUIT for it. The loop looks after
 /// each turn whether a dump is wanted, and says which connection it drives.
 pub struct Watched {
     wanted: AtomicBool,
@@ -204,8 +204,8 @@ impl Watched {
         self.drives.store(key, Ordering::Relaxed);
     }
 
-    /// The turn has ended. If a dump is wanted, the thread prints it: the reader of standard error may
-    /// stand still.
+    /// The turn has ended. A dump that is wanted is made here and printed by the thread, since
+    /// standard error may block.
     #[inline]
     pub fn turned(&self, dump: impl FnOnce() -> String) {
         self.drives(Watched::NONE);

@@ -16,7 +16,7 @@ use crate::serve::Mode;
 
 /// Descriptors that are not connections: the standard three, listeners, polls, /proc.
 const OTHER_DESCRIPTORS: usize = 64;
-/// `max` means at most this many, even if the limit allows more: they would take much kernel memory unasked.
+/// The most that `max` stands for: more connections take much kernel memory.
 const MOST_UNASKED: usize = 20_000;
 /// The most bytes in flight at once: the kernel has to hold them.
 const MOST_IN_FLIGHT: u64 = 1 << 30;
@@ -158,8 +158,8 @@ impl Flags {
                 Count::Exactly(_) if !given => continue,
                 Count::Exactly(count) if count > by_descriptors => {
                     return Err(format!(
-                        "--connections {count}: that takes {each} descriptors each, the limit is {limit}, \
-                         so at most {by_descriptors} will do (ulimit -n raises it)"
+                        "--connections {count}: each takes {each} of the {limit} descriptors, \
+                         so {by_descriptors} is the most (ulimit -n raises it)"
                     ));
                 }
                 Count::Exactly(count) => {

@@ -54,7 +54,7 @@ const TRACED: &str = "cargo run --release --features trace --example echo_server
 fn main() -> ExitCode {
     common::run_blocking(|flags: Flags| {
         if flags.heartbeat.is_some() && flags.mode != Mode::Protocol {
-            common::refuse_flags::<Flags>("--heartbeat is there in --mode protocol only");
+            common::refuse_flags::<Flags>("--heartbeat needs --mode protocol");
         }
         if flags.trace.is_some() {
             if !cfg!(feature = "trace") {

@@ -23,7 +23,7 @@ impl Protocol for Echo {
     }
 }
 
-/// Runs as many workers as there are `stops`, until the first of those yields a byte.
+/// Runs as many workers as there are `stops`; the first of those begins the drain.
 pub fn run(
     options: &Options,
     mut stops: Vec<StdStream>,
@@ -73,7 +73,7 @@ where
 {
     let handle = bound.handle();
     thread::spawn(move || {
-        // As above.
+        // The first signal, or the end of file.
         let _ = stop.read_exact(&mut [0]);
         handle.drain(DRAIN);
         if stop.read_exact(&mut [0]).is_ok() {

@@ -63,7 +63,7 @@ struct Server {
     /// Ids that the turn has handed out. Empty between turns.
     ready: Vec<usize>,
     /// `None` once the server drains.
-    door: Option<Door>,
+    accepting: Option<Accepting>,
     stop: UnixStream,
     stop_descriptor: Descriptor<usize>,
     /// Signals so far: the first begins the drain, the second ends it.
@@ -94,7 +94,7 @@ impl Server {
         let mut stop = UnixStream::from_std(stop);
         Ok(Server {
             addr: listener.local_addr()?,
-            door: Some(Door::open(&reactor, listener)?),
+            accepting: Some(Accepting::open(&reactor, listener)?),
             stop_descriptor: reactor.open(&mut stop)?,
             stop,
             signals: 0,
@@ -125,7 +125,7 @@ impl Server {
         self.deadline = self.idle_timeout.map(|limit| self.reactor.now() + limit);
         self.counts.turns += 1;
         self.counts.events += turn.events as u64;
-        // All of them, also behind a signal: an id that is dropped here would never come again.
+        // Runs them all, even after a signal: an id that is dropped here is lost.
         for id in ready.drain(..) {
             match id {
                 ..TRACE => self.run(id),
@@ -156,20 +156,22 @@ impl Server {
     }
 
     fn accept(&mut self) {
-        if let Some(mut door) = self.door.take() {
-            let queue = door.accept(self, BATCH);
-            self.keep_or_close(door, queue);
+        if let Some(mut accepting) = self.accepting.take() {
+            let queue = accepting.accept(self, BATCH);
+            self.keep_or_close(accepting, queue);
         }
     }
 
     /// Keeps the listener. In a drain, closes it once what waited in its queue has been accepted.
-    fn keep_or_close(&mut self, mut door: Door, queue: Queue) {
+    fn keep_or_close(&mut self, mut accepting: Accepting, queue: Queue) {
         if self.signals > 0 && !matches!(queue, Queue::Short(_)) {
-            let closed = self.reactor.close(door.descriptor, &mut door.listener);
+            let closed = self
+                .reactor
+                .close(accepting.descriptor, &mut accepting.listener);
             return closed.unwrap_or_else(|error| log::debug!("{}: {error}", self.addr));
         }
-        self.again.extend(door.park(queue));
-        self.door = Some(door);
+        self.again.extend(accepting.park(queue));
+        self.accepting = Some(accepting);
     }
 
     fn add(&mut self, mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
@@ -242,7 +244,7 @@ impl Server {
         self.again.push(TRACE);
     }
 
-    /// A line for all that is parked. What is ready is not: it runs in the next turn.
+    /// A line for each id that is parked. What is ready is not: it runs in the next turn.
     fn dump(&self) -> String {
         let (open, turns) = (self.connections.len(), self.counts.turns);
         let mut text = format!("connections {open}, turns {turns}\n");
@@ -279,12 +281,12 @@ impl Server {
         self.idle_timeout = Some(QUIET);
         let quiet = Some(self.reactor.now() + QUIET);
         self.deadline = quiet;
-        if let Some(mut door) = self.door.take() {
+        if let Some(mut accepting) = self.accepting.take() {
             // It is parked, or about to run.
-            let _parked = door.descriptor.unpark(Direction::Read);
+            let _parked = accepting.descriptor.unpark(Direction::Read);
             self.again.retain(|&id| id != LISTENER);
-            let queue = door.accept(&mut self, QUEUE);
-            self.keep_or_close(door, queue);
+            let queue = accepting.accept(&mut self, QUEUE);
+            self.keep_or_close(accepting, queue);
         }
         for (_, connection) in &self.connections {
             let descriptor = &connection.descriptor;
@@ -292,7 +294,7 @@ impl Server {
         }
         log_waits(self.addr, self.connections.len() as u64);
         let end = Instant::now() + DRAIN;
-        let is_over = |server: &Server| server.connections.is_empty() && server.door.is_none();
+        let is_over = |server: &Server| server.connections.is_empty() && server.accepting.is_none();
         while !is_over(&self) && self.signals < 2 && Instant::now() < end {
             self.turn(Some(end - Instant::now()))?;
         }
@@ -328,7 +330,7 @@ enum Next {
 }
 
 impl Connection {
-    /// At most one read and one write. Bytes that move push the deadline.
+    /// At most one read and one write. Bytes that arrive or leave move the deadline.
     #[inline(always)]
     fn drive(
         &mut self,
@@ -414,28 +416,28 @@ impl Connection {
 enum Queue {
     Empty,
     HoldsMore,
-    /// Of descriptors or memory: wait so long.
+    /// Descriptors or memory have run out: wait this long.
     Short(Duration),
 }
 
 /// The listener, as long as it accepts. When descriptors run out it waits by its own deadline, so
 /// that no timer is needed.
-struct Door {
+struct Accepting {
     listener: TcpListener,
     descriptor: Descriptor<usize>,
     /// A shortage of descriptors or memory: when it began, and how long the last wait was.
     shortage: Option<(Instant, Duration)>,
 }
 
-impl Door {
+impl Accepting {
     /// net/http's: 5 ms, doubling to a second.
     const FIRST_PAUSE: Duration = Duration::from_millis(5);
     const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-    fn open(reactor: &Reactor<usize>, listener: StdListener) -> io::Result<Door> {
+    fn open(reactor: &Reactor<usize>, listener: StdListener) -> io::Result<Accepting> {
         listener.set_nonblocking(true)?;
         let mut listener = TcpListener::from_std(listener);
-        Ok(Door {
+        Ok(Accepting {
             descriptor: reactor.open(&mut listener)?,
             listener,
             shortage: None,

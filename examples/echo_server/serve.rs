@@ -96,10 +96,10 @@ impl std::ops::AddAssign for Counts {
     }
 }
 
-/// How long connections have to finish once the server stops.
+/// How long connections have to finish once the drain begins.
 pub const DRAIN: Duration = Duration::from_secs(5);
 
-/// How long a connection may be quiet once the server stops.
+/// How long a connection may be quiet once the drain begins.
 pub const QUIET: Duration = Duration::from_millis(100);
 
 /// The most connections that a drain takes from the accept queue: what comes later may come for

@@ -24,12 +24,12 @@ pub fn builder(options: &Options) -> Builder {
     builder
 }
 
-/// As [`builder`], a reactor alone.
+/// As [`builder`], for a bare reactor.
 pub fn reactor(options: &Options) -> io::Result<Reactor<usize>> {
     #[cfg(feature = "trace")]
     if options.trace.is_some() {
-        // The trace shows the largest numbers as words. `LISTENER`, `STOP` and `TRACE` are not such:
-        // their lower halves differ.
+        // The trace shows the largest u64s as words. The lower halves of `LISTENER`, `STOP` and
+        // `TRACE` stay numbers, and differ.
         return Reactor::with_trace(BYTES, |&id| u64::from(id as u32));
     }
     Reactor::new()

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use netpoller::TcpStream;
 
-/// Where the next token lies, and how many bytes are used up. Without a token these bytes belong
-/// to none, and the next token needs more bytes. `end` says that no more will come. Go's
+/// Returns where the next token is and how many bytes it uses up. Without a token those bytes are
+/// skipped, and more are needed. `end` says that no more will come. Go's
 /// `bufio.SplitFunc`.
 pub type Split = fn(bytes: &[u8], end: bool) -> (Option<Range<usize>>, usize);
 

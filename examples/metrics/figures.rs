@@ -1,22 +1,31 @@
 //! The names of the figures, and what each is read from.
 //!
-//! ```text
-//! counters netpoller_loop_turns_total             turns netpoller_loop_events_total            events
-//! of the selector netpoller_loop_runs_total              runs of tasks and connections
-//! netpoller_loop_expired_total           deadlines that passed and timers that fired
-//! netpoller_loop_spawned_total           tasks and connections that began netpoller_loop_panics_total
-//! tasks and connections that panicked netpoller_connections_accepted_total
-//! netpoller_connections_ended_total      reason: peer, asked, drained, idle, too_slow, limit, stopped,
-//! error netpoller_accept_errors_total          reason: no_descriptor (EMFILE, ENFILE), no_memory
-//! (ENOMEM, ENOBUFS), aborted, other netpoller_received_bytes_total netpoller_sent_bytes_total
-//! netpoller_heartbeats_total gauges netpoller_connections                  that are open
-//! netpoller_loop_tasks                   as of the end of the last turn, like the next two
-//! netpoller_loop_descriptors netpoller_loop_wheel_entries           stale ones too histograms:
-//! _bucket, _sum, _count netpoller_loop_turn_events             events of a turn
-//! netpoller_loop_turn_seconds            time in a turn, without its wait netpoller_loop_lag_seconds
-//! how late the loop came to what was due netpoller_loop_wake_delay_seconds      from wake to run
-//! netpoller_loop_run_seconds             kind: task, connection, root
-//! ```
+//! | name | meaning |
+//! |---|---|
+//! | **counters** | |
+//! | `netpoller_loop_turns_total` | turns |
+//! | `netpoller_loop_events_total` | events of the selector |
+//! | `netpoller_loop_runs_total` | runs of tasks and connections |
+//! | `netpoller_loop_expired_total` | deadlines that passed and timers that fired |
+//! | `netpoller_loop_spawned_total` | tasks and connections that began |
+//! | `netpoller_loop_panics_total` | tasks and connections that panicked |
+//! | `netpoller_connections_accepted_total` | |
+//! | `netpoller_connections_ended_total` | reason: peer, asked, drained, idle, too_slow, limit, stopped, error |
+//! | `netpoller_accept_errors_total` | reason: no_descriptor (EMFILE, ENFILE), no_memory (ENOMEM, ENOBUFS), aborted, other |
+//! | `netpoller_received_bytes_total` | |
+//! | `netpoller_sent_bytes_total` | |
+//! | `netpoller_heartbeats_total` | |
+//! | **gauges** | |
+//! | `netpoller_connections` | that are open |
+//! | `netpoller_loop_tasks` | at the end of the last turn, like the next two |
+//! | `netpoller_loop_descriptors` | |
+//! | `netpoller_loop_wheel_entries` | stale ones too |
+//! | **histograms: _bucket, _sum, _count** | |
+//! | `netpoller_loop_turn_events` | events of a turn |
+//! | `netpoller_loop_turn_seconds` | time in a turn, without its wait |
+//! | `netpoller_loop_lag_seconds` | how late the loop came to deadlines and timers |
+//! | `netpoller_loop_wake_delay_seconds` | from wake to run |
+//! | `netpoller_loop_run_seconds` | kind: task, connection, root |
 
 use std::fmt;
 
@@ -79,7 +88,7 @@ const LOOP_TIMES: [OfLoop<Histogram>; 3] = [
     ),
     (
         "loop_lag",
-        "How late the loop came to timers",
+        "How late the loop came to deadlines and timers",
         LoopStats::lag,
     ),
     (
@@ -114,7 +123,7 @@ const BYTES: [OfServer<u64>; 2] = [
     ),
 ];
 
-/// Of these powers of two a histogram has buckets; what is less is in the first.
+/// Buckets end below these powers of two. Smaller values are in the first, larger ones in +Inf.
 const NANOSECONDS: std::ops::RangeInclusive<u32> = 10..=36;
 const EVENTS: std::ops::RangeInclusive<u32> = 0..=10;
 
@@ -248,7 +257,7 @@ fn gauges<'a>(
     Ok(())
 }
 
-/// Seconds are counted in nanoseconds, everything else in ones.
+/// Converts nanoseconds to seconds; events stay as they are.
 fn histograms<'a>(
     out: &mut DescriptorEncoder<'_>,
     name: &str,

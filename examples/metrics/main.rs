@@ -35,16 +35,16 @@ use netpoller::{Conn, Protocol, Server};
 /// Echoes what it receives, and serves its figures to Prometheus
 #[derive(Parser)]
 struct Flags {
-    /// Where the echo listens, as HOST:PORT; port 0 takes a free one
+    /// Where the echo server listens, as HOST:PORT; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     addr: String,
     /// Where the figures are, as above
     #[arg(long, default_value = "127.0.0.1:0")]
     metrics: String,
-    /// Threads of the echo
+    /// Threads of the echo server
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: u16,
-    /// Close an echo that has sent nothing for this time: 500ms, 30s, 5m, or a number of seconds
+    /// Close a connection that has sent nothing for this time: 500ms, 30s, 5m, or a number of seconds
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = common::duration)]
     idle_timeout: Duration,
 }

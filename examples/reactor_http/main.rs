@@ -66,7 +66,7 @@ pub enum Id {
     Connection(usize),
 }
 
-/// How long accepting pauses when descriptors are short.
+/// How long accepting pauses when descriptors have run out.
 const PAUSE: Duration = Duration::from_millis(100);
 
 struct Server {
@@ -129,7 +129,7 @@ impl Server {
         common::note(format_args!("connection {key}"), ended.and(closed));
     }
 
-    /// A line for all that is parked.
+    /// A line for each id that is parked.
     fn dump(&self) -> String {
         let mut text = format!("connections {}\n", self.connections.len());
         self.reactor.for_each(|descriptor| {

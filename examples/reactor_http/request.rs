@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 pub const LONGEST: usize = 8 * 1024;
 
 pub struct Answer {
-    /// The head. It makes way for the body, a piece at a time.
+    /// First the head, then the body, piece by piece.
     pub bytes: Vec<u8>,
     pub body: Take<Box<dyn Read>>,
 }

@@ -41,10 +41,11 @@ pub struct Book {
     pub tour: String,
 }
 
-/// The scene of no step: an echo server, and what the reader likes.
+/// The free stage: an echo server, without a step of the tour.
 const FREE: usize = 0;
 
-pub struct Stagehand {
+/// Carries out the commands on the stage.
+pub struct Commander {
     book: Rc<Book>,
     stage: Stage,
     scene: usize,
@@ -99,7 +100,7 @@ fn refuse<T>(status: Status, why: impl Into<String>) -> Result<T, (Status, Strin
     Err((status, why.into()))
 }
 
-impl Stagehand {
+impl Commander {
     pub fn new() -> io::Result<Self> {
         let steps: Vec<Value> = STEPS.iter().map(|step| step.to_json()).collect();
         let code: Vec<Value> = code::ALL.iter().map(|shown| shown.to_json()).collect();
@@ -111,14 +112,14 @@ impl Stagehand {
             tour: json!({ "steps": steps, "code": code }).to_string(),
         });
         let (stage, scene) = set(1)?;
-        let mut hand = Stagehand {
+        let mut commander = Commander {
             book,
             stage,
             scene,
             is_fresh: true,
         };
-        hand.publish();
-        Ok(hand)
+        commander.publish();
+        Ok(commander)
     }
 
     pub fn book(&self) -> Rc<Book> {
@@ -126,7 +127,7 @@ impl Stagehand {
     }
 
     /// Does what was ordered. Call it outside of any runtime.
-    pub fn obey(&mut self) {
+    pub fn carry_out(&mut self) {
         loop {
             let order = self.book.orders.borrow_mut().pop_front();
             let Some(order) = order else { return };
@@ -155,7 +156,7 @@ impl Stagehand {
             Ok(_) => {}
         }
         let done = self.act(words);
-        if let Err(Failed::Unknown(why)) = done {
+        if let Err(Failed::Refused(why)) = done {
             return refuse(Status::BAD_REQUEST, why);
         }
         self.publish();
@@ -168,7 +169,7 @@ impl Stagehand {
     fn act(&mut self, words: &[&str]) -> Result<(), Failed> {
         let number = |text: &str, most: usize| {
             let number = text.parse::<usize>().ok().filter(|&number| number <= most);
-            number.ok_or_else(|| Failed::Unknown(format!("{text:?} is no number up to {most}")))
+            number.ok_or_else(|| Failed::Refused(format!("{text:?} is no number up to {most}")))
         };
         match words {
             ["scene", scene] => return self.set(number(scene, STEPS.len())?),
@@ -186,16 +187,16 @@ impl Stagehand {
                 self.stage.pass(Duration::from_secs(seconds));
             }
             ["connect"] => {
-                self.stage.may_connect().map_err(Failed::Unknown)?;
+                self.stage.may_connect().map_err(Failed::Refused)?;
                 self.stage.connect()?;
             }
             ["drain"] => {
-                self.stage.may_drain().map_err(Failed::Unknown)?;
+                self.stage.may_drain().map_err(Failed::Refused)?;
                 self.stage.drain()?;
             }
             [verb, client, rest @ ..] => {
                 let most = self.stage.clients().checked_sub(1);
-                let most = most.ok_or_else(|| Failed::Unknown("there is no client".to_owned()))?;
+                let most = most.ok_or_else(|| Failed::Refused("there is no client".to_owned()))?;
                 let client = number(client, most)?;
                 match (*verb, rest) {
                     ("send", [bytes]) => self.stage.send(client, number(bytes, MOST_BYTES)?)?,
@@ -203,10 +204,10 @@ impl Stagehand {
                     ("stop", []) => self.stage.reads(client, false)?,
                     ("end", []) => self.stage.end(client)?,
                     ("reset", []) => self.stage.reset(client)?,
-                    _ => return Err(Failed::Unknown("there is no such command".to_owned())),
+                    _ => return Err(Failed::Refused("there is no such command".to_owned())),
                 }
             }
-            _ => return Err(Failed::Unknown("there is no such command".to_owned())),
+            _ => return Err(Failed::Refused("there is no such command".to_owned())),
         }
         self.is_fresh = false;
         Ok(())
@@ -231,8 +232,8 @@ impl Stagehand {
 }
 
 enum Failed {
-    /// The command makes no sense.
-    Unknown(String),
+    /// The command can't be carried out now, or is unknown.
+    Refused(String),
     System(io::Error),
 }
 

@@ -60,17 +60,17 @@ fn main() -> ExitCode {
 
 /// Serves the page, and drives the stage between the turns of the page's runtime.
 pub fn run(listening: Listening, begin: impl FnOnce(&Runtime) -> io::Result<()>) -> io::Result<()> {
-    let mut hand = book::Stagehand::new()?;
+    let mut commander = book::Commander::new()?;
     let page = Runtime::new()?;
     begin(&page)?;
-    let book = hand.book();
+    let book = commander.book();
     let serving = page.spawn(async move {
         let listener = TcpListener::from_std(listening)?;
         web::serve(listener, book).await
     });
     while !serving.is_finished() {
         page.turn(None)?;
-        hand.obey();
+        commander.carry_out();
     }
     page.block_on(serving).map_err(io::Error::other)?
 }

@@ -20,7 +20,7 @@ function make(name, attributes = {}, ...children) {
 let tour = { steps: [], code: [] };
 let state = null; // the newest version of the stage
 let shown = 0; // the frame that is drawn
-let playing = null; // the timer of the film
+let playing = null; // the timer that shows frame after frame
 let code = null; // the id of the code that is shown
 const done = new Set(); // steps of which all checks have held
 
@@ -152,7 +152,7 @@ function drawChecks() {
   document.body.dataset.checks = acted ? `${held}/${one.checks.length}` : 'before';
 }
 
-// ---- the film ----
+// ---- the frames ----
 
 function drawFrames() {
   const rows = state.frames.map((frame, index) =>

@@ -28,7 +28,7 @@ const LISTED: usize = 24;
 pub const MOST_BYTES: usize = 1 << 20;
 /// Clients at once.
 pub const MOST_CLIENTS: usize = 8;
-/// Turns that "until nothing is runnable" takes at most.
+/// Turns that "Turns until it is quiet" takes at most.
 const MOST_TURNS: usize = 64;
 /// The ring of the trace, in bytes: a frame's records fit.
 const TRACE: usize = 4 << 20;

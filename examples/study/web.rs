@@ -20,7 +20,7 @@ use super::book::Book;
 use super::request::{Request, Taken, take};
 use super::response::{CONTINUE, EVENTS, JSON, Response, Status, TEXT};
 
-/// Readers and requests at once.
+/// Connections at once.
 const MOST: usize = 64;
 /// How long a client may take over a request, an answer or an event. One that does not read its events has
 /// its connection closed after that, and holds one state until then.

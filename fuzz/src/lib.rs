@@ -3,7 +3,7 @@
 
 #[path = "../../tests/it/support"]
 pub mod support {
-    pub mod script;
+    pub mod scripted_selector;
     pub mod stall;
 }
 

@@ -153,7 +153,7 @@ async function tourByMouse(form) {
     await looksRight(page, `${form.name}, step ${step}`);
     await contrast(page, `${form.name}, step ${step}`);
     await picture(page, `${form.name}-${String(step).padStart(2, '0')}`);
-    // Every picture of the film, not only the last.
+    // Every frame, not only the last.
     const frames = await page.locator('#frames button').count();
     for (let frame = 0; frame < frames; frame += 1) {
       await page.locator('#frames button').nth(frame).click();
@@ -212,7 +212,7 @@ async function tourByKeyboard() {
 }
 
 /** With motion, the pictures come one after the other, and the checks are marked as they come. */
-async function theFilmPlays() {
+async function theFramesAreShownInTurn() {
   const page = await open(FORMS[0], { reducedMotion: 'no-preference' });
   await page.click('#steps li:nth-child(2) button');
   await page.waitForFunction(() => document.querySelector('#number').textContent.startsWith('Step 2 '));
@@ -274,7 +274,7 @@ try {
     await tourByMouse(form);
     console.log(`the tour, ${form.name}: ok`);
   }
-  for (const [name, test] of Object.entries({ tourByKeyboard, theFilmPlays, theFreeStage, twoReaders })) {
+  for (const [name, test] of Object.entries({ tourByKeyboard, theFramesAreShownInTurn, theFreeStage, twoReaders })) {
     await test();
     console.log(`${name}: ok`);
   }

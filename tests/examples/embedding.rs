@@ -9,7 +9,7 @@ use netpoller::{Runtime, yield_now};
 use crate::embed_host_loop::run_until;
 
 #[test]
-fn a_frame_ends_in_time_beside_a_network_that_always_has_more_to_do() {
+fn a_frame_lasts_its_time_beside_a_network_that_always_has_more_to_do() {
     let _watchdog = crate::watchdog::watchdog();
     let runtime = Runtime::new().unwrap();
     let rounds = Rc::new(Cell::new(0));

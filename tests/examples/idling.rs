@@ -24,7 +24,7 @@ fn client(mode: Mode, idle: u32, sends: &[u32]) -> (Vec<u8>, Duration) {
 }
 
 fn assert_at(seconds: u32, when: Duration) {
-    // Late by the clock's two looks for bytes, and by rounding.
+    // Early or late by rounding, and by the virtual clock's two polls.
     let due = seconds * SECOND;
     assert!(
         (due - SECOND / 10..due + SECOND / 10).contains(&when),
@@ -51,7 +51,7 @@ fn with_an_activity_signal_the_server_says_goodbye_first() {
 }
 
 #[test]
-fn a_server_that_timed_out_pushes_its_deadline_and_reads_the_byte() {
+fn a_server_that_timed_out_moves_its_deadline_and_reads_the_byte() {
     let (said, when) = client(Mode::Patient, 5, &[7]);
     assert_eq!(said, b"");
     assert_at(7, when);

@@ -15,13 +15,13 @@ mod framing;
 mod idling;
 mod measuring;
 mod operating;
-#[cfg(all(feature = "trace", feature = "observe"))]
-mod picture_book;
 mod playing;
 mod plumbing;
 mod process;
 mod rooms;
 mod serving_files;
+#[cfg(all(feature = "trace", feature = "observe"))]
+mod study_http;
 mod web;
 
 #[path = "../it/support/mod.rs"]

@@ -43,9 +43,9 @@ fn the_same_function_passes_on_from_any_reader_to_any_writer() {
 }
 
 /// Takes so many lines, and then fails for ever.
-struct Paper(std::rc::Rc<std::cell::RefCell<Vec<u8>>>, usize);
+struct FailingLog(std::rc::Rc<std::cell::RefCell<Vec<u8>>>, usize);
 
-impl Write for Paper {
+impl Write for FailingLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut written = self.0.borrow_mut();
         let lines = written.iter().filter(|&&byte| byte == b'\n').count();
@@ -64,10 +64,10 @@ impl Write for Paper {
 /// What the log says of three messages that were echoed.
 fn logged(lines: usize) -> String {
     let log = std::rc::Rc::default();
-    let paper = Paper(std::rc::Rc::clone(&log), lines);
+    let failing = FailingLog(std::rc::Rc::clone(&log), lines);
     run(async {
         let (server, client) = pair().await;
-        let echoing = spawn(monitor::echo(server, paper));
+        let echoing = spawn(monitor::echo(server, failing));
         for message in ["one", "two\n", "three"] {
             client.write_all(message.as_bytes()).await.unwrap();
             let mut echo = vec![0; message.len()];

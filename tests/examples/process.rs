@@ -189,7 +189,7 @@ impl Drop for Server {
 }
 
 #[test]
-fn every_example_explains_its_flags() {
+fn each_listed_example_explains_its_flags() {
     for name in ALL {
         let help = run(name, &["--help"]);
         assert!(help.status.success(), "{name}");

@@ -229,7 +229,7 @@ fn a_client_that_resets_ends_its_own_connection_alone() {
 }
 
 #[test]
-fn more_clients_than_descriptors_are_served_in_the_end() {
+fn after_more_clients_than_descriptors_the_next_is_served() {
     let files = Files::new();
     let root = files.0.to_str().unwrap();
     let flags = ["--addr", "127.0.0.1:0", "--root", root, "--timeout", "1s"];

@@ -49,7 +49,7 @@ fn status(request: &str) -> String {
 }
 
 #[test]
-fn time_and_headers() {
+fn time_and_headers_are_answered() {
     let (time, _) = answer(b"GET /time HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     let (head, body) = time.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use crate::rust::{self, Declared};
 use crate::tree;
 
-/// Held to what they name.
+/// Documents whose names are checked.
 const DOCUMENTS: [&str; 13] = [
     "README.md",
     "ARCHITECTURE.md",

@@ -169,7 +169,7 @@ fn imports_point_down() {
     assert!(down > 100, "{down}: the imports were not found");
 }
 
-/// The server's types go on to be found where they were, until 0.2.
+/// Until 0.2 the server's types are exported by their old paths too.
 fn is_old_path(from: &str, of: &str, file: &str) -> bool {
     (from, of, file) == ("connection", "server", "src/connection/mod.rs")
 }

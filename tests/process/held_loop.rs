@@ -14,12 +14,12 @@ use crate::support::stall::stall;
 
 const THRESHOLD: Duration = Duration::from_millis(100);
 
-/// Warnings, with every digit of the ids and times as they came.
+/// Warnings as they came.
 fn warnings() -> Vec<String> {
     logged(Level::Warn, 0)
 }
 
-/// How far apart the looks of a machine were at most.
+/// The longest time between two runs.
 #[derive(Clone)]
 struct Looks(Rc<Cell<(Instant, Duration)>>);
 

@@ -1,4 +1,4 @@
-//! What things take of the heap.
+//! How much heap an idle connection takes.
 
 use std::io::{self, Write};
 use std::net::TcpStream as StdStream;

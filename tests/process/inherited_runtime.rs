@@ -95,7 +95,7 @@ fn what_a_child_wakes_sends_and_drops_does_not_reach_the_parents_loop() {
 
 #[cfg(not(mio_unsupported_force_poll_poll))]
 #[test]
-fn a_child_waits_not_for_the_thread_that_calls_its_parents_host() {
+fn a_child_does_not_wait_for_the_thread_that_calls_its_parents_host() {
     in_child(|| {
         let runtime = Runtime::new().unwrap();
         let (call, calls) = mpsc::channel();

@@ -1,4 +1,4 @@
-//! What counts the process's descriptors, memory or threads, forks, or lowers its limits. Each test
+//! Tests that count the process's descriptors, memory or threads, fork, or lower limits. Each test
 //! runs its body in a process of its own (`child::in_child`), so that other tests neither disturb
 //! it nor are disturbed.
 

@@ -1,4 +1,4 @@
-//! Nothing grows with what happens: the heap is counted.
+//! What is over leaves nothing on the heap, however often.
 
 use std::future::{Future, pending, poll_fn};
 use std::io;

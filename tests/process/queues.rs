@@ -1,5 +1,5 @@
-//! A limit bounds memory: what waits for a peer that does not read takes about as much as it says,
-//! however small the pieces, and whatever an idle connection held is given back.
+//! A limit bounds memory: what waits for a peer that does not read takes less than four times the
+//! limit, however small the pieces.
 
 use std::cell::{Cell, OnceCell};
 use std::io::{self, Write};
@@ -92,7 +92,7 @@ fn flood<P: Protocol>(make: impl Fn(Rc<Cell<bool>>, Rc<OnceCell<ServerHandle>>) 
 }
 
 #[test]
-fn small_pieces_take_no_more_memory_than_the_limit_says_about_twice() {
+fn small_pieces_take_less_than_four_times_the_limit() {
     in_child(|| {
         let shared: fn(&ConnHandle) -> io::Result<()> =
             |handle| handle.write_shared(&Rc::from(*b"!"));
@@ -107,7 +107,7 @@ fn small_pieces_take_no_more_memory_than_the_limit_says_about_twice() {
 }
 
 #[test]
-fn what_other_threads_write_byte_by_byte_takes_no_more_either() {
+fn what_other_threads_write_byte_by_byte_takes_no_more() {
     in_child(|| {
         flood(|done, server| Stalls { server, done });
     });

@@ -35,7 +35,8 @@ static double cpu_clock(int pid, int which) {
 }
 
 /* Counts, from now on, the samples of one thread, and of those that it starts, that fall in user code on
- * one CPU: each is 8 bytes in a ring that is never read and overwrites itself; only its head counts. One CPU, because the kernel lends a ring to heirs only so. */
+ * one CPU: each is 8 bytes in a ring that is never read and overwrites itself; only its head counts.
+ * One CPU, since only such a ring can be shared with inherited events. */
 static struct perf_event_mmap_page *cpu_sample(int thread, int cpu) {
     struct perf_event_attr attributes = {
         .type = PERF_TYPE_SOFTWARE, .config = PERF_COUNT_SW_CPU_CLOCK, .size = sizeof attributes,

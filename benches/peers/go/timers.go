@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// timersMain: many time.AfterFunc timers at once, moved by Reset, cancelled by Stop.
+// timersMain: many time.AfterFunc timers at once, moved by Reset, canceled by Stop.
 func timersMain(args []string) error {
 	flags := flag.NewFlagSet("timers", flag.ExitOnError)
 	count := flags.Int("count", 10_000_000, "how many timers are there at once")

@@ -57,7 +57,7 @@ def parse():
     amount.add_argument("--full", action="store_true", help="every size and depth with every number of connections, in long rounds: two hours")
     parser.add_argument("--only", action="append", default=[], metavar="WORD", help="only contestants whose name has it, and C epoll; repeatable")
     parser.add_argument("--scenario", action="append", default=[], choices=SCENARIOS, help="only this; repeatable")
-    parser.add_argument("--rounds", type=int, help="how often each is measured (3, in full 5; without this what is no echo once)")
+    parser.add_argument("--rounds", type=int, help="rounds (3, --full 5, --quick 1); by default all but echo and churn have one")
     parser.add_argument("--seconds", type=float, help="how long each measurement by the clock is (0.5, quick 0.25, full 4)")
     parser.add_argument("--patience", type=float, metavar="S", help="seconds in all to wait for a quiet machine (30, quick 0, full 600)")
     parser.add_argument("--results", type=Path, metavar="DIR", help="where to write (target/peers/results/DATE)")
@@ -115,7 +115,7 @@ def disturbed(sections):
         return []
     return [
         f"{count} of {len(sections)} tables were disturbed by other processes, which used more than {DISTURBED:.0%} of a CPU: "
-        "believe ratios, and no absolute. The report says which."
+        "trust the ratios, not the absolute figures. The report says which."
     ]
 
 

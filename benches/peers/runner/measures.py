@@ -73,7 +73,7 @@ def firehose(firehoses, seconds, warmup=0.3):
 
 
 def memory(count):
-    """Growth of anonymous memory from a few hundred held connections to that many and `count` more, over `count`."""
+    """What `count` more connections add to the anonymous memory, divided by `count`."""
 
     def measure(peer):
         with Server(peer.idle_timeout(FAR), huge_pages=False) as server, IdleLoad(server, system.WARM_UP):

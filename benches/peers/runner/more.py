@@ -14,7 +14,7 @@ GO = str(BUILT / "go_peer")
 
 
 def proxies():
-    ours = Peer("ours: net::copy_bidirectional", (str(TARGET / "release" / "examples" / "proxy"), "--addr", "{addr}", "--to", "{to}"), "ours")
+    ours = Peer("ours: Relay", (str(TARGET / "release" / "examples" / "proxy"), "--addr", "{addr}", "--to", "{to}"), "ours")
     return [
         ours,
         Peer("Go: io.Copy", (GO, "proxy", "{addr}", "--to", "{to}"), "peer"),

@@ -10,7 +10,7 @@ from figures.process import Cpus
 from . import measures, more
 from .results import Metric
 
-AT_ONCE = 1 << 30  # bytes in flight: more than this no cell of the cross product asks for
+AT_ONCE = 1 << 30  # bytes in flight: cells with more are left out
 
 
 @dataclass

@@ -25,7 +25,7 @@ pub const STEP: Duration = Duration::from_millis(100);
 /// A server that answers nothing for this long is taken for dead.
 const STALLED: Duration = Duration::from_secs(4);
 /// How long messages in flight at the end of a phase may take to return.
-const DRAIN: Duration = Duration::from_secs(6);
+const LAST_ECHOES: Duration = Duration::from_secs(6);
 /// How many connections may wait for their first answer: far below any backlog, so that no SYN is
 /// dropped and tried again a second later, however late the server accepts.
 const CONNECTING: usize = 128;
@@ -149,7 +149,7 @@ impl Load {
         for connection in &mut self.connections {
             connection.want_no_more();
         }
-        self.drain()
+        self.wait_until_quiet()
     }
 
     /// The open loop, on connections that are quiet.
@@ -171,7 +171,7 @@ impl Load {
         let (mut bursts, mut completed) = (0, 0);
         while completed < total {
             let now = start.elapsed();
-            if now > length + DRAIN {
+            if now > length + LAST_ECHOES {
                 let missing = total - completed;
                 return Err(format!(
                     "the server fell behind a paced load: {missing} of {total} messages missing"
@@ -220,8 +220,8 @@ impl Load {
         Duration::from_millis(millis.min(STEP.as_millis()) as u64)
     }
 
-    /// Until every connection is quiet.
-    fn drain(&mut self) -> Result<(), String> {
+    /// Waits until every connection is quiet.
+    fn wait_until_quiet(&mut self) -> Result<(), String> {
         self.last_progress = Instant::now();
         let start = Instant::now();
         let mut busy = self
@@ -233,7 +233,7 @@ impl Load {
             self.turn(STEP, |_, connection, _| {
                 busy -= usize::from(connection.is_quiet())
             })?;
-            if start.elapsed() > DRAIN {
+            if start.elapsed() > LAST_ECHOES {
                 return Err(format!(
                     "the server is too slow: {busy} connections still unanswered"
                 ));
@@ -313,7 +313,7 @@ impl Timeline {
         }
     }
 
-    /// What comes after the last step, while draining, is not drawn.
+    /// What comes after the last step is not drawn.
     fn add(&mut self, elapsed: Duration, messages: u64) {
         let step = (elapsed.as_nanos() / STEP.as_nanos()) as usize;
         if let Some(count) = self.steps.get_mut(step) {

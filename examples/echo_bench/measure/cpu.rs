@@ -1,4 +1,4 @@
-//! What the server costs, seen from outside: the CPU time of its threads, and the memory they hold.
+//! What the server costs, seen from outside: the CPU time of its threads.
 //!
 //! The scheduler's run time of each thread is exact; its split into user and system time comes from `stat`,
 //! which counts ticks of 10 ms: over a second it is exact to about 1 %.

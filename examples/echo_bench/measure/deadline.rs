@@ -35,7 +35,7 @@ pub fn deadline_cost() -> io::Result<DeadlineCost> {
     })
 }
 
-/// The median round's cost of one move; each move is given a time one microsecond further.
+/// The median round's cost of one move; `one_move` receives a step that grows by a microsecond.
 fn median(mut one_move: impl FnMut(Duration) -> io::Result<()>) -> io::Result<f64> {
     let mut rounds = [0.0; ROUNDS];
     for round in &mut rounds {

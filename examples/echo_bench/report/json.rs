@@ -1,4 +1,4 @@
-//! The same as JSON, for programs. Units are in the names; null is a figure that is not available.
+//! The results as JSON, for programs. Units are in the names; null is a figure that is not available.
 
 use serde_json::{Value, json};
 

@@ -263,7 +263,7 @@ fn time(micros: f64) -> String {
     }
 }
 
-/// A mark of an axis is a round number up to the rounding of its logarithm.
+/// Removes the rounding error of a mark's logarithm.
 fn short(value: f64) -> String {
     format!("{}", (value * 10.0).round() / 10.0)
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use netpoller::{Bound, Conn, NetError, Protocol, Server, time};
 
-use crate::support::scripted::{
+use crate::support::scripted_protocol::{
     Log, MILLISECOND, SECOND, Script, close, dial, nothing, read_all, serving, until,
 };
 
@@ -113,7 +113,7 @@ fn a_server_that_stops_ends_a_connection_that_is_never_quiet() {
 }
 
 #[test]
-fn close_works_from_every_callback() {
+fn close_works_from_a_callback() {
     let base = Script::new();
     let said = |name: &str| name.to_owned();
     let cases = [
@@ -221,7 +221,7 @@ fn abort_is_a_reset() {
 }
 
 #[test]
-fn an_abort_in_any_callback_is_a_reset_whatever_else_that_brings() {
+fn an_abort_in_a_callback_is_a_reset_whatever_else_that_brings() {
     fn abort(conn: &mut Conn) -> io::Result<()> {
         conn.write(b"never sent, or in vain")?;
         conn.abort();
@@ -273,7 +273,7 @@ fn an_abort_in_any_callback_is_a_reset_whatever_else_that_brings() {
 }
 
 #[test]
-fn a_reset_ends_every_state() {
+fn a_reset_ends_these_states() {
     fn reset() -> Script {
         Script {
             data: |_, bytes| Ok(bytes.len()),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use netpoller::{Bound, Conn, Limits, Protocol, Server, spawn, time};
 use socket2::SockRef;
 
-use crate::support::scripted::{
+use crate::support::scripted_protocol::{
     MILLISECOND, SECOND, Script, dial, read_all, serving, serving_in_real_time, until,
 };
 use crate::support::watchdog::watchdog;
@@ -28,7 +28,7 @@ fn frames(conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
 }
 
 #[test]
-fn pipelined_frames_cost_one_read_and_one_write() {
+fn pipelined_frames_are_answered_in_one_write() {
     let script = Script {
         data: frames,
         ..Script::new()
@@ -43,7 +43,7 @@ fn pipelined_frames_cost_one_read_and_one_write() {
 }
 
 #[test]
-fn half_frames_wait_however_the_bytes_are_cut_up() {
+fn half_frames_wait_when_bytes_come_one_by_one() {
     let script = Script {
         data: frames,
         ..Script::new()

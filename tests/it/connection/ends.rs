@@ -9,7 +9,7 @@ use std::time::Duration;
 use netpoller::{Bound, Conn, ConnHandle, TcpStream, time};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::support::scripted::{
+use crate::support::scripted_protocol::{
     MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, serving_in_real_time, until,
 };
 
@@ -150,7 +150,7 @@ fn what_was_written_before_a_lingering_close_arrives_and_the_others_go_on() {
     });
 }
 
-// ---- from every state ----
+// ---- from these states ----
 
 thread_local! { static HANDLE: RefCell<Option<ConnHandle>> = const { RefCell::new(None) }; }
 
@@ -158,8 +158,9 @@ fn keep_handle(conn: &mut Conn) {
     HANDLE.set(Some(conn.handle()));
 }
 
-/// A connection in each state, by what it does when it is opened and when the peer ends.
-fn every_state() -> Vec<(&'static str, Script)> {
+/// A connection in each state from Open to PeerEnded, by what it does when it is opened and when
+/// the peer ends.
+fn open_to_peer_ended() -> Vec<(&'static str, Script)> {
     let base = || Script {
         open: |conn| {
             keep_handle(conn);
@@ -247,8 +248,8 @@ async fn in_state<F>(bound: &Bound<F>, name: &str, script: &Script) -> TcpStream
 }
 
 #[test]
-fn a_close_from_elsewhere_ends_every_state_and_what_waits_arrives() {
-    for (name, script) in every_state() {
+fn a_close_from_elsewhere_ends_these_states_and_what_waits_arrives() {
+    for (name, script) in open_to_peer_ended() {
         serving_in_real_time(script.server(), async |bound: Rc<Bound<_>>| {
             let client = in_state(&bound, name, &script).await;
             let handle = HANDLE.take().unwrap();
@@ -266,8 +267,8 @@ fn a_close_from_elsewhere_ends_every_state_and_what_waits_arrives() {
 }
 
 #[test]
-fn an_abort_from_elsewhere_ends_every_state_by_a_reset() {
-    for (name, script) in every_state() {
+fn an_abort_from_elsewhere_ends_these_states_by_a_reset() {
+    for (name, script) in open_to_peer_ended() {
         serving(script.server(), async |bound: Rc<Bound<_>>| {
             let client = in_state(&bound, name, &script).await;
             HANDLE.take().unwrap().abort();
@@ -284,8 +285,8 @@ fn an_abort_from_elsewhere_ends_every_state_by_a_reset() {
 }
 
 #[test]
-fn a_stop_ends_every_state() {
-    for (name, script) in every_state() {
+fn a_stop_ends_these_states() {
+    for (name, script) in open_to_peer_ended() {
         serving(script.server(), async |bound: Rc<Bound<_>>| {
             let client = in_state(&bound, name, &script).await;
             bound.handle().stop();
@@ -296,8 +297,8 @@ fn a_stop_ends_every_state() {
 }
 
 #[test]
-fn an_idle_connection_is_ended_in_every_state() {
-    for (name, script) in every_state() {
+fn an_idle_connection_is_ended_in_these_states() {
+    for (name, script) in open_to_peer_ended() {
         let server = script.server().idle_timeout(5 * SECOND);
         serving(server, async |bound: Rc<Bound<_>>| {
             let client = in_state(&bound, name, &script).await;
@@ -305,9 +306,8 @@ fn an_idle_connection_is_ended_in_every_state() {
             while !script.last().starts_with("closed") {
                 time::sleep(100 * MILLISECOND).await;
             }
-            // One idle timeout to say goodbye, and a second if the goodbye is not taken. The systems of both
-            // ends have clocks of their own: what they take late is a sign of life, and costs a third, or
-            // a fourth.
+            // Two idle timeouts: one before the goodbye, one if it is not taken. Bytes that the
+            // kernel takes late add one or two.
             let took = time::now() - start;
             assert!(took > 4 * SECOND && took < 21 * SECOND, "{name}: {took:?}");
             drop((client, HANDLE.take()));

@@ -13,7 +13,7 @@ use crate::support::watchdog::watchdog;
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
-/// What a machine may move in a run: its budget, and what the last operation has over.
+/// What a machine may move in a run: its budget, and the excess of the last operation.
 const A_RUN_READS: usize = 2 * 64 * 1024;
 const A_RUN_WRITES: usize = (64 + 256) * 1024;
 
@@ -77,7 +77,7 @@ mod invariant_7 {
         while let Ok(more) = hose.write(&[7; 64 << 10]) {
             waiting += more;
         }
-        assert!(waiting > 2 * A_RUN_READS, "{waiting} bytes are no firehose");
+        assert!(waiting > 2 * A_RUN_READS, "{waiting} bytes are no flood");
 
         // As long as there is something to read, a run reads so much, and the neighbour is served.
         let mut before = 0;

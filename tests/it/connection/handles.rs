@@ -9,7 +9,9 @@ use netpoller::{
 };
 use socket2::SockRef;
 
-use crate::support::scripted::{MILLISECOND, SECOND, Script, dial, read_all, serving, until};
+use crate::support::scripted_protocol::{
+    MILLISECOND, SECOND, Script, dial, read_all, serving, until,
+};
 
 /// The handles of all connections, by the thread that serves them.
 #[derive(Clone, Default)]
@@ -43,7 +45,7 @@ fn tell_all(news: &Rc<[u8]>) -> usize {
 }
 
 #[test]
-fn what_one_says_reaches_all_and_queues_only() {
+fn what_one_says_reaches_all_and_a_write_only_queues() {
     serving(Server::new(|_| Chat), async |bound: Rc<Bound<_>>| {
         let joined = |number| until(move || ROOM.with(|room| room.0.borrow().len() == number));
         let one = dial(&bound).await;

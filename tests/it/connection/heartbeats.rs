@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use netpoller::{Bound, Server, time};
 
-use crate::support::scripted::{MILLISECOND, SECOND, Script, dial, read_all, serving};
+use crate::support::scripted_protocol::{MILLISECOND, SECOND, Script, dial, read_all, serving};
 
 #[test]
 fn pings_come_each_interval_and_the_silent_peer_is_closed_at_nine_seconds() {

@@ -16,7 +16,7 @@ use netpoller::{
 };
 
 use crate::support::hooked::{Hook, hooked_by};
-use crate::support::scripted::{MILLISECOND, Script, dial, read_all, serving, until};
+use crate::support::scripted_protocol::{MILLISECOND, Script, dial, read_all, serving, until};
 use crate::support::stall::stall;
 use crate::support::watchdog::watchdog;
 

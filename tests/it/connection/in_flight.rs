@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use netpoller::{Bound, Conn, ConnHandle, Drain, Protocol, Server, TcpStream, spawn, time};
 
-use crate::support::scripted::{
+use crate::support::scripted_protocol::{
     MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, until,
 };
 
@@ -101,7 +101,7 @@ fn half_a_request_is_waited_for_and_answered() {
 
 #[test]
 fn a_busy_connection_is_waited_for_until_it_is_no_more() {
-    // The answer comes ten seconds later: by a task, or by another connection's callback.
+    // Ten seconds later it is busy no more: by its own task, or by its handle elsewhere.
     let by_task = Script {
         data: |conn, bytes| {
             conn.set_busy(true);

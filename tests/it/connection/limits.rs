@@ -6,7 +6,7 @@ use std::rc::Rc;
 use netpoller::{Bound, ConnHandle, Limits, Server, time};
 use socket2::SockRef;
 
-use crate::support::scripted::{
+use crate::support::scripted_protocol::{
     MILLISECOND, SECOND, Script, dial, serving, serving_in_real_time, until,
 };
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use netpoller::{Bound, CloseReason, Conn, ConnHandle, Limits, NetError, Protocol, Server, time};
 use socket2::SockRef;
 
-use crate::support::scripted::{
+use crate::support::scripted_protocol::{
     MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, serving_in_real_time, until,
 };
 

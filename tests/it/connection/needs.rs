@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use netpoller::{Bound, Limits, time};
 
-use crate::support::scripted::{
+use crate::support::scripted_protocol::{
     MILLISECOND, SECOND, Script, dial, nothing, serving, serving_in_real_time, until,
 };
 use crate::support::stall::stall;
@@ -118,7 +118,7 @@ fn what_is_left_behind_a_used_message_is_offered_once_more_when_the_peer_ends() 
 
 #[test]
 fn what_came_after_the_last_offer_is_offered_before_the_end_is_told() {
-    // With a look at the rate between the bytes and the end, and without.
+    // With the rate checked between the bytes and the end, and without.
     thread_local! { static USED: Cell<usize> = const { Cell::new(0) } }
     for looks in [false, true] {
         USED.set(0);

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use netpoller::{Bound, Conn, Protocol, Runtime, Server, time};
 
-use crate::support::scripted::{
+use crate::support::scripted_protocol::{
     Log, MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, until,
 };
 
@@ -32,7 +32,7 @@ fn a_panic_kills_one_connection_which_is_told_and_the_neighbours_go_on() {
 }
 
 #[test]
-fn a_panic_gives_its_connections_place_back() {
+fn a_panic_gives_its_connections_permit_back() {
     let script = Script {
         open: dies,
         ..Script::new()
@@ -53,7 +53,7 @@ fn dies(_: &mut Conn) -> io::Result<()> {
 }
 
 #[test]
-fn a_panic_in_any_callback_ends_that_connection_alone_and_closed_still_tells() {
+fn a_panic_in_a_callback_ends_that_connection_alone_and_closed_still_tells() {
     // All of them wait for a byte, so that the neighbour is there before.
     let base = Script {
         open: nothing,
@@ -173,8 +173,8 @@ fn a_panic_in_any_callback_ends_that_connection_alone_and_closed_still_tells() {
 #[test]
 fn a_panic_in_closed_itself_leaves_the_neighbours_and_the_counts_alone() {
     static TOLD: Mutex<u32> = Mutex::new(0);
-    struct Dies;
-    impl Protocol for Dies {
+    struct PanicsInClosed;
+    impl Protocol for PanicsInClosed {
         fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
             conn.write(bytes)?;
             if bytes == b"victim" {
@@ -187,17 +187,20 @@ fn a_panic_in_closed_itself_leaves_the_neighbours_and_the_counts_alone() {
             panic!("a test's own panic");
         }
     }
-    serving(Server::new(|_| Dies), async |bound: Rc<Bound<_>>| {
-        let (victim, neighbour) = (dial(&bound).await, dial(&bound).await);
-        victim.write_all(b"victim").await.unwrap();
-        assert_eq!(read_all(&victim).await.unwrap(), b"victim");
-        neighbour.write_all(b"n").await.unwrap();
-        neighbour.read_exact(&mut [0]).await.unwrap();
-        assert_eq!(
-            (*TOLD.lock().unwrap(), bound.handle().stats().live()),
-            (1, 1)
-        );
-    });
+    serving(
+        Server::new(|_| PanicsInClosed),
+        async |bound: Rc<Bound<_>>| {
+            let (victim, neighbour) = (dial(&bound).await, dial(&bound).await);
+            victim.write_all(b"victim").await.unwrap();
+            assert_eq!(read_all(&victim).await.unwrap(), b"victim");
+            neighbour.write_all(b"n").await.unwrap();
+            neighbour.read_exact(&mut [0]).await.unwrap();
+            assert_eq!(
+                (*TOLD.lock().unwrap(), bound.handle().stats().live()),
+                (1, 1)
+            );
+        },
+    );
     assert_eq!(*TOLD.lock().unwrap(), 2);
 }
 

@@ -11,7 +11,7 @@ use netpoller::{
 };
 
 use crate::support::schedule::virtual_runtime;
-use crate::support::scripted::{
+use crate::support::scripted_protocol::{
     MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, until,
 };
 use crate::support::stall::stall;

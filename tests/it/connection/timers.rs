@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use netpoller::{Bound, Conn, TcpStream, time};
 
-use crate::support::scripted::{MILLISECOND, SECOND, Script, close, dial, serving, until};
+use crate::support::scripted_protocol::{MILLISECOND, SECOND, Script, close, dial, serving, until};
 
 fn in_seconds(seconds: u32) -> Option<Instant> {
     Some(time::now() + seconds * SECOND)

@@ -1,8 +1,8 @@
 //! Descriptors of a bare `Reactor` against their table, over a selector that says what it is told: up to
 //! four at once, and events for those that are gone.
 //!
-//! The clock is the system's. So the model knows a reading as a span, and where a deadline lies in one, it
-//! asks whether it has expired.
+//! The clock is the system's. So the model knows a reading as a span. If a deadline lies in it, the
+//! model asks the descriptor.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use netpoller::reactor::{
 use netpoller::wheel::TimerKey;
 
 use super::choices::Choices;
-use crate::support::script::{Nothing, Script, scripted};
+use crate::support::scripted_selector::{Nothing, SharedPlay, scripted};
 use crate::support::stall::stall;
 
 const BOTH: [Direction; 2] = Direction::BOTH;
@@ -116,7 +116,7 @@ impl Desc {
 
 struct World {
     reactor: Reactor<usize>,
-    script: Script,
+    script: SharedPlay,
     open: Vec<Desc>,
     /// To be handed out by the next turn.
     released: Vec<usize>,
@@ -394,7 +394,7 @@ impl World {
         }
         if !is_released && harvest == Harvest::Complete && events.is_empty() {
             self.settled = self.proven;
-            // It may look again after a wait: that proves, and settles, the time after it.
+            // It may poll again after a wait: that proves, and settles, the time after it.
             if let Some((events, harvest)) = looks.last() {
                 found += self.ready(&events, &mut expected);
                 if harvest == Harvest::Complete {
@@ -405,7 +405,7 @@ impl World {
                 }
             }
         } else {
-            assert_eq!(looks.count(), 0, "it looks again only when nothing came");
+            assert_eq!(looks.count(), 0, "it polled again although something came");
         }
         assert_eq!(turn.events, found);
         let due = self.expire(&mut expected, &out, Span(times[0].1, end));

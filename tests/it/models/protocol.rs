@@ -24,9 +24,9 @@ const STEPS: usize = 64;
 /// Of the virtual clock: what takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(1_000_000);
 
-/// The byte at a place of a stream.
-fn pattern(place: usize) -> u8 {
-    (place ^ (place >> 8) ^ (place >> 16)) as u8
+/// The byte at a position of a stream.
+fn pattern(position: usize) -> u8 {
+    (position ^ (position >> 8) ^ (position >> 16)) as u8
 }
 
 fn piece(from: usize, length: usize) -> Vec<u8> {

@@ -21,9 +21,9 @@ const BYTES: usize = 8 << 20;
 /// Of the virtual clock: what takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(1_000_000);
 
-/// The byte at a place of a stream.
-fn pattern(place: usize) -> u8 {
-    (place ^ (place >> 8) ^ (place >> 16)) as u8
+/// The byte at a position of a stream.
+fn pattern(position: usize) -> u8 {
+    (position ^ (position >> 8) ^ (position >> 16)) as u8
 }
 
 /// One direction of a pair, as the model knows it.
@@ -124,7 +124,7 @@ impl End {
         }
     }
 
-    /// One write of the next bytes. Callers hold `writing`, so that the places are known.
+    /// One write of the next bytes. Callers hold `writing`, so that the positions are known.
     async fn write(&self, length: usize) {
         if self.out.broken.get() {
             return;

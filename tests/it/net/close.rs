@@ -18,7 +18,7 @@ use socket2::SockRef;
 use crate::support::bytes::read;
 use crate::support::loopback::pair;
 use crate::support::run::run;
-use crate::support::wakers::{Counter, Rude};
+use crate::support::wakers::{Counter, PanicsOnWake};
 
 /// As [`pair`], with little room on the way, so that a test of a full one is soon done.
 async fn narrow_pair() -> (TcpStream, TcpStream) {
@@ -45,8 +45,8 @@ fn fill(stream: &TcpStream) -> usize {
     }
 }
 
-/// Writes until nothing more goes: the peer has no room left either, so that a close which lingers
-/// has to.
+/// Writes until nothing more goes: the peer has no room left either, so that a lingering close has
+/// to wait.
 async fn cram(stream: &TcpStream) -> usize {
     let all = vec![7; 16 << 20];
     let mut sent = 0;
@@ -295,7 +295,10 @@ fn a_lingering_close_does_not_stop_the_loop_and_sends_what_was_written() {
         let sent = cram(&client).await;
         let before = Instant::now();
         client.close().unwrap();
-        assert!(before.elapsed() < Duration::from_secs(5), "the loop stood");
+        assert!(
+            before.elapsed() < Duration::from_secs(5),
+            "the loop was blocked"
+        );
         let mut got = 0;
         loop {
             match server.read_with(<[u8]>::len).await.unwrap() {
@@ -332,7 +335,7 @@ async fn pair_with_a_hook(linger: Option<Duration>, dialled: bool) -> (TcpStream
 }
 
 #[test]
-fn a_linger_set_behind_our_back_does_not_stop_the_loop_either() {
+fn a_linger_set_on_the_descriptor_does_not_stop_the_loop_either() {
     run(async {
         let linger = Some(Duration::from_secs(60));
         for how in 0..5 {
@@ -363,7 +366,10 @@ fn a_linger_set_behind_our_back_does_not_stop_the_loop_either() {
             cram(&client).await;
             let before = Instant::now();
             drop(client);
-            assert!(before.elapsed() < Duration::from_secs(5), "the loop stood");
+            assert!(
+                before.elapsed() < Duration::from_secs(5),
+                "the loop was blocked"
+            );
         }
     });
 }
@@ -379,7 +385,10 @@ fn a_lingering_stream_that_outlives_its_runtime_blocks_no_drop() {
     run(async {
         let before = Instant::now();
         drop(client);
-        assert!(before.elapsed() < Duration::from_secs(5), "the loop stood");
+        assert!(
+            before.elapsed() < Duration::from_secs(5),
+            "the loop was blocked"
+        );
     });
 }
 
@@ -480,7 +489,7 @@ fn when_a_runtime_goes_another_runtimes_tasks_find_its_sockets_closed() {
 }
 
 #[test]
-fn dial_then_close_ends_the_session_on_both_sides() {
+fn a_close_on_both_sides_leaves_no_close_wait() {
     run(async {
         let (server, client) = pair().await;
         client.close().unwrap();
@@ -499,9 +508,12 @@ fn dial_then_close_ends_the_session_on_both_sides() {
 }
 
 #[test]
-fn a_waker_that_panics_keeps_no_close_from_its_end_and_no_other_waker_from_waking() {
+fn a_close_ends_and_wakes_the_others_though_a_waker_panics() {
     let runtime = Runtime::new().unwrap();
-    let (rude, counter) = (Waker::from(Arc::new(Rude)), Arc::new(Counter::default()));
+    let (panicking, counter) = (
+        Waker::from(Arc::new(PanicsOnWake)),
+        Arc::new(Counter::default()),
+    );
     let counted = Waker::from(counter.clone());
     runtime.block_on(async {
         let (server, _client) = pair().await;
@@ -510,7 +522,7 @@ fn a_waker_that_panics_keeps_no_close_from_its_end_and_no_other_waker_from_wakin
         let mut end = Box::pin(server.hung_up());
         assert!(
             read.as_mut()
-                .poll(&mut Context::from_waker(&rude))
+                .poll(&mut Context::from_waker(&panicking))
                 .is_pending()
         );
         assert!(
@@ -519,7 +531,7 @@ fn a_waker_that_panics_keeps_no_close_from_its_end_and_no_other_waker_from_wakin
                 .is_pending()
         );
         let closed = catch_unwind(AssertUnwindSafe(|| server.close()));
-        closed.expect("a stranger's panic").unwrap();
+        closed.expect("a foreign waker's panic").unwrap();
     });
     assert_eq!(counter.count(), 1);
     assert_eq!(runtime.stats().descriptors, 0);

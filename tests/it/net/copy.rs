@@ -193,7 +193,7 @@ fn an_urgent_byte_in_the_source_holds_nothing_up() {
 }
 
 #[test]
-fn the_sink_is_written_to_by_others_between_steps() {
+fn others_can_write_to_the_sink_between_steps() {
     run(async {
         let (a, source) = pair().await;
         let (sink, b) = pair().await;
@@ -236,7 +236,7 @@ fn a_copy_that_is_dropped_while_it_waits_loses_nothing() {
 }
 
 #[test]
-fn any_reader_and_any_writer_memory_a_file_a_pipe() {
+fn memory_files_and_pipes_are_copied() {
     run(async {
         let sent = noise(200_000);
         let (server, client) = pair().await;
@@ -362,7 +362,7 @@ fn a_reader_that_says_more_than_it_was_given_room_for_is_not_believed() {
 /// A pipe has sixteen slots, and each segment that is spliced takes one, however small: it is full
 /// long before it holds 64 KiB, and then says EAGAIN although the source has more.
 #[test]
-fn small_segments_that_fill_the_pipe_before_its_bytes_do_hold_nothing_up() {
+fn a_pipe_full_of_small_segments_holds_nothing_up() {
     run(async {
         let (a, source) = pair().await;
         let (sink, b) = pair().await;

@@ -58,7 +58,7 @@ fn deadlines_work_and_read_as_gos() {
             format!("read udp {address}: i/o timeout")
         );
         assert!(error.is_timeout() && error.is_temporary());
-        // Expired stays expired, writes are apart, and moved it works again.
+        // Expired stays expired, writes are not affected, and moved it works again.
         assert!(socket.recv(&mut [0]).await.unwrap_err().is_timeout());
         socket.send_to(b"x", address).await.unwrap();
         socket.set_deadline(None).unwrap();
@@ -239,7 +239,7 @@ fn errors_read_as_gos() {
 }
 
 #[test]
-fn without_waiting_it_says_would_block_and_then_receives() {
+fn try_recv_says_would_block_and_then_receives() {
     run(async {
         let ((server, address), (client, _)) = (bound().await, bound().await);
         let mut buffer = [0; 9];
@@ -329,7 +329,7 @@ fn many_messages_both_ways_at_once_all_arrive() {
 }
 
 #[test]
-fn std_sockets_come_and_go() {
+fn a_socket_comes_from_std_and_goes_back() {
     run(async {
         let std = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = std.local_addr().unwrap();

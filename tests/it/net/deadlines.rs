@@ -11,7 +11,7 @@ use netpoller::reactor::{Direction, Event, Harvest, Readiness};
 use netpoller::{NetError, Runtime, Source, TcpStream, spawn, time, yield_now};
 
 use crate::support::loopback::{pair, plain_pair, virtual_runtime};
-use crate::support::script::{Nothing, scripted};
+use crate::support::scripted_selector::{Nothing, scripted};
 use crate::support::stall::stall;
 use crate::support::wakers::each;
 use crate::support::watchdog::watchdog;
@@ -23,7 +23,7 @@ async fn read(stream: &TcpStream) -> std::io::Result<usize> {
     stream.read(&mut [0; 64]).await
 }
 
-// ---- the rows ----
+// ---- rows D1-D8 of examples/README.md ----
 
 #[test]
 fn an_expired_read_stays_expired_until_the_deadline_is_moved() {
@@ -77,7 +77,7 @@ fn with_the_deadline_cleared_a_read_parks_for_ever() {
 }
 
 #[test]
-fn a_server_times_out_pushes_its_deadline_reads_and_closes() {
+fn a_server_times_out_moves_its_deadline_reads_and_closes() {
     let _watchdog = watchdog();
     virtual_runtime().block_on(async {
         let (server, client) = pair().await;
@@ -141,7 +141,7 @@ fn a_write_deadline_half_way_says_how_much_had_gone() {
                 more => got += more,
             }
         }
-        assert_eq!(got, written, "and it was true");
+        assert_eq!(got, written, "bytes were lost");
     });
 }
 
@@ -245,7 +245,7 @@ mod invariant_4 {
     use super::*;
 
     #[test]
-    fn holds_for_what_is_woken_through_a_foreign_waker() {
+    fn a_foreign_waker_hears_of_bytes_before_the_deadline() {
         let _watchdog = watchdog();
         let runtime = Runtime::new().unwrap();
         a_stall_after_the_bytes_came(&runtime, async |stream| {
@@ -255,7 +255,7 @@ mod invariant_4 {
     }
 
     #[test]
-    fn holds_behind_more_machines_than_one_turn_runs() {
+    fn bytes_in_time_win_behind_more_machines_than_one_turn_runs() {
         let _watchdog = watchdog();
         let runtime = Runtime::new().unwrap();
         let (stream, mut peer) = plain_pair(&runtime);
@@ -279,11 +279,11 @@ mod invariant_4 {
         stall(Duration::from_millis(150));
         let got = runtime.block_on(reader).unwrap();
         assert_eq!(got.unwrap(), 7);
-        assert!(ran.get() > 4000, "and it was");
+        assert!(ran.get() > 4000, "the reader ran too early");
     }
 
     #[test]
-    fn holds_behind_a_crowd_that_is_handed_out_at_once() {
+    fn bytes_in_time_win_behind_a_crowd_handed_out_at_once() {
         let _watchdog = watchdog();
         (1..=4).for_each(a_stall_behind_a_crowd);
     }

@@ -1,5 +1,5 @@
-//! The futures-io traits: futures-lite's helpers work on our streams, and pollers live in peace
-//! with our own operations.
+//! The futures-io traits: futures-lite's helpers work on our streams, and polls don't disturb our
+//! own operations.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -131,10 +131,10 @@ fn vectored_reads_and_writes_fill_one_buffer_after_the_other() {
     });
 }
 
-// ---- pollers among themselves ----
+// ---- polls among themselves ----
 
 #[test]
-fn the_last_poller_wins_and_the_earlier_waker_is_dropped() {
+fn the_last_poll_wins_and_the_earlier_waker_is_dropped() {
     run(async {
         let (server, client) = pair().await;
         let (first, second) = (Arc::new(Count::default()), Arc::new(Count::default()));
@@ -155,7 +155,7 @@ fn the_last_poller_wins_and_the_earlier_waker_is_dropped() {
 }
 
 #[test]
-fn a_reader_and_a_writer_that_poll_are_apart() {
+fn a_polling_reader_and_writer_are_woken_separately() {
     run(async {
         let (server, client) = pair().await;
         fill(&client);
@@ -172,7 +172,7 @@ fn a_reader_and_a_writer_that_poll_are_apart() {
 }
 
 #[test]
-fn deadlines_and_closing_wake_a_poller() {
+fn deadlines_and_closing_wake_a_polled_read() {
     let runtime = virtual_runtime();
     runtime.block_on(async {
         let (_client, mut server) = pair().await;
@@ -194,7 +194,7 @@ fn deadlines_and_closing_wake_a_poller() {
     });
 }
 
-// ---- pollers and our own operations ----
+// ---- polls and our own operations ----
 
 #[test]
 fn poll_write_waits_while_a_write_all_holds_the_lock_and_comes_after_it() {
@@ -264,10 +264,10 @@ fn poll_close_waits_for_a_write_all_to_end() {
 }
 
 #[test]
-fn an_operation_takes_over_from_a_parked_poller_which_then_waits_its_turn() {
+fn an_operation_takes_over_from_a_polled_read_which_then_waits_its_turn() {
     run(async {
         let (server, client) = pair().await;
-        let poller = spawn({
+        let polled = spawn({
             let mut server = server.clone();
             async move {
                 let mut bytes = [0; 9];
@@ -290,20 +290,20 @@ fn an_operation_takes_over_from_a_parked_poller_which_then_waits_its_turn() {
         yield_now().await;
         client.write_all(b"34").await.unwrap();
         assert_eq!(&operation.await.unwrap(), b"1234");
-        assert!(!poller.is_finished());
+        assert!(!polled.is_finished());
         client.write_all(b"56").await.unwrap();
-        assert_eq!(poller.await.unwrap(), b"56");
+        assert_eq!(polled.await.unwrap(), b"56");
     });
 }
 
 #[test]
-fn read_with_takes_over_from_a_parked_poller_too() {
+fn read_with_takes_over_from_a_polled_read_too() {
     run(async {
         let (server, client) = pair().await;
         let gone = Arc::new(Count::default());
         // Nothing is known to be ready when `read_with` comes: it parks without a try.
         assert!(poll_read(&server, &gone.clone().into(), &mut [0]).is_pending());
-        let poller = spawn({
+        let polled = spawn({
             let mut server = server.clone();
             async move { AsyncReadExt::read(&mut server, &mut [0; 9]).await.unwrap() }
         });
@@ -316,17 +316,17 @@ fn read_with_takes_over_from_a_parked_poller_too() {
         yield_now().await;
         client.write_all(b"12").await.unwrap();
         assert_eq!(lent.await.unwrap(), 2);
-        assert!(!poller.is_finished());
+        assert!(!polled.is_finished());
         client.write_all(b"3").await.unwrap();
-        assert_eq!(poller.await.unwrap(), 1);
+        assert_eq!(polled.await.unwrap(), 1);
     });
 }
 
 #[test]
-fn an_operation_that_is_given_up_gives_the_place_back_to_the_poller() {
+fn an_operation_that_is_given_up_gives_the_slot_back_to_the_polled_read() {
     run(async {
         let (server, client) = pair().await;
-        let poller = spawn({
+        let polled = spawn({
             let mut server = server.clone();
             async move { AsyncReadExt::read(&mut server, &mut [0; 9]).await.unwrap() }
         });
@@ -345,12 +345,12 @@ fn an_operation_that_is_given_up_gives_the_place_back_to_the_poller() {
         yield_now().await;
         queued.abort();
         client.write_all(b"abc").await.unwrap();
-        assert_eq!(poller.await.unwrap(), 3);
+        assert_eq!(polled.await.unwrap(), 3);
     });
 }
 
 #[test]
-fn a_poller_that_went_away_holds_up_nothing() {
+fn a_polled_read_that_is_given_up_holds_up_nothing() {
     run(async {
         let (server, client) = pair().await;
         let gone = Arc::new(Count::default());
@@ -369,7 +369,7 @@ fn a_poller_that_went_away_holds_up_nothing() {
 }
 
 #[test]
-fn a_poller_waits_for_the_lock_no_longer_than_its_deadline() {
+fn a_polled_write_waits_for_the_lock_no_longer_than_its_deadline() {
     let runtime = virtual_runtime();
     runtime.block_on(async {
         // Its peer's buffer does not grow, as TCP's may.
@@ -382,8 +382,8 @@ fn a_poller_waits_for_the_lock_no_longer_than_its_deadline() {
         yield_now().await;
         let deadline = time::now() + Duration::from_secs(5);
         client.set_write_deadline(Some(deadline)).unwrap();
-        let mut poller = client.clone();
-        let error = AsyncWriteExt::write(&mut poller, b"x").await.unwrap_err();
+        let mut polled = client.clone();
+        let error = AsyncWriteExt::write(&mut polled, b"x").await.unwrap_err();
         assert!(error.is_timeout());
         assert!(whole.await.unwrap().is_timeout());
     });
@@ -409,7 +409,7 @@ fn poll_close_waits_behind_a_write_that_is_not_polled_no_longer_than_its_deadlin
 }
 
 #[test]
-fn a_poller_heeds_its_deadline_behind_an_operation_that_is_not_polled() {
+fn a_polled_write_heeds_its_deadline_behind_an_operation_that_is_not_polled() {
     run_virtual(async {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let much = vec![0; 4 << 20];
@@ -417,12 +417,12 @@ fn a_poller_heeds_its_deadline_behind_an_operation_that_is_not_polled() {
         assert!(poll_once(holder.as_mut()).await.is_none());
         let mut polling = ours.clone();
         let start = time::now();
-        let poller = spawn(async move { AsyncWriteExt::write(&mut polling, b"x").await });
+        let polled = spawn(async move { AsyncWriteExt::write(&mut polling, b"x").await });
         yield_now().await;
         yield_now().await;
         let deadline = start + Duration::from_secs(5);
         ours.set_write_deadline(Some(deadline)).unwrap();
-        let ended = time::timeout(Duration::from_secs(3600), poller).await;
+        let ended = time::timeout(Duration::from_secs(3600), polled).await;
         let error = ended.expect("it waits still").unwrap().unwrap_err();
         assert!(error.is_timeout());
         assert!(time::now() < deadline + Duration::from_secs(1));
@@ -430,7 +430,7 @@ fn a_poller_heeds_its_deadline_behind_an_operation_that_is_not_polled() {
 }
 
 #[test]
-fn pollers_and_operations_that_compete_lose_no_byte() {
+fn polls_and_operations_that_compete_lose_no_byte() {
     const BYTES: usize = 20_000;
     run(async {
         let (server, client) = pair().await;
@@ -483,7 +483,7 @@ fn pollers_and_operations_that_compete_lose_no_byte() {
 }
 
 #[test]
-fn what_a_poller_wrote_arrives_without_a_flush() {
+fn what_a_polled_write_wrote_arrives_without_a_flush() {
     run(async {
         let (server, client) = pair().await;
         AsyncWriteExt::write_all(&mut &server, b"unflushed")
@@ -496,7 +496,7 @@ fn what_a_poller_wrote_arrives_without_a_flush() {
 }
 
 #[test]
-fn the_waker_of_a_poller_that_yields_after_the_close_goes_with_the_stream() {
+fn the_waker_of_a_poll_that_yields_after_the_close_goes_with_the_stream() {
     let count = Arc::new(Count::default());
     run(async {
         let (stream, _peer) = pair().await;

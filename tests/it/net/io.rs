@@ -217,7 +217,7 @@ async fn is_ready_after_a_short_read(ours: &TcpStream, theirs: &TcpStream) -> bo
 }
 
 #[test]
-fn a_short_read_proves_nothing_once_the_descriptor_was_in_other_hands() {
+fn a_short_read_proves_nothing_once_the_descriptor_was_lent() {
     run(async {
         // Behind `with_fd` there may be kTLS or a sockmap from then on.
         let (ours, theirs) = pair().await;

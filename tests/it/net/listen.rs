@@ -77,7 +77,7 @@ fn a_closed_listener_of_which_std_has_a_duplicate_wakes_the_loop_no_more() {
 }
 
 #[test]
-fn a_listener_that_is_shut_down_behind_our_back_ends_accept_with_the_systems_error() {
+fn a_listener_that_is_shut_down_through_its_descriptor_ends_accept_with_the_systems_error() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let parked = spawn({

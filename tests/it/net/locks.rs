@@ -204,7 +204,7 @@ fn a_close_wakes_those_that_queue_behind_an_operation_that_is_not_polled() {
 }
 
 #[test]
-fn an_operation_that_had_been_granted_the_lock_may_go_after_a_close() {
+fn an_operation_that_had_been_granted_the_lock_may_be_dropped_after_a_close() {
     let runtime = Runtime::new().unwrap();
     runtime.block_on(async {
         let (server, _client) = pair().await;
@@ -294,7 +294,7 @@ fn what_queues_behind_an_operation_that_is_not_polled_heeds_its_deadline() {
 }
 
 #[test]
-fn with_the_deadline_moved_what_queues_has_its_place_still() {
+fn what_queues_keeps_its_order_when_the_deadline_is_moved() {
     run_virtual(async {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (mut one, mut two) = ([0], [0]);

@@ -170,7 +170,7 @@ fn more_than_the_system_can_count_is_the_most_and_not_nothing() {
 }
 
 #[test]
-fn a_setting_that_the_system_refuses_is_an_error_of_ours() {
+fn a_setting_that_the_system_refuses_fails_in_go_s_words() {
     run(async {
         let (_server, client) = pair().await;
         let error = client.set_ttl(4242).unwrap_err();
@@ -201,7 +201,7 @@ fn udp_options_are_set_on_the_socket() {
 }
 
 #[test]
-fn everything_public_says_what_it_is() {
+fn debug_names_the_network_and_the_close() {
     run(async {
         let (_server, client) = pair().await;
         let (unix, _other) = UnixStream::pair().unwrap();

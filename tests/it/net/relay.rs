@@ -303,7 +303,7 @@ fn neither_direction_of_a_relay_starves_the_other() {
 }
 
 #[test]
-fn a_relay_of_mixed_ends() {
+fn a_stream_and_memory_can_be_relayed() {
     run(async {
         let (a, client) = pair().await;
         let mut memory = Cursor::new(b"answer".to_vec());

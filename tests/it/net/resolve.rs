@@ -259,7 +259,7 @@ fn listening_without_a_host_is_listening_everywhere() {
                 local.parse::<IpAddr>().unwrap(),
                 "{network} {addr}"
             );
-            assert_ne!(bound.port(), 0, "the real port is reported");
+            assert_ne!(bound.port(), 0, "port 0 is reported");
         }
         let error = ListenConfig::new()
             .network("tcp6")

@@ -151,7 +151,7 @@ fn a_listener_s_deadline_ends_it_with_a_timeout() {
     });
 }
 
-/// The words of Go's most often seen line of all that are about this.
+/// As in Go's best-known line about it.
 #[test]
 #[cfg(target_os = "linux")]
 fn an_accept_that_the_system_fails_names_its_call_as_in_go() {

@@ -17,7 +17,7 @@ fn source() -> (Source<UnixStream>, UnixStream) {
 }
 
 #[test]
-fn what_an_attempt_fails_with_reaches_the_caller_by_its_operation_and_no_address() {
+fn the_error_of_an_attempt_names_its_operation_and_no_address() {
     run(async {
         let (ours, theirs) = source();
         drop(theirs);

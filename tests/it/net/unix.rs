@@ -14,24 +14,24 @@ use crate::support::run::run;
 use crate::support::schedule::virtual_runtime;
 
 /// A path of its own; what is there is removed in the end.
-struct Place(PathBuf);
+struct TempPath(PathBuf);
 
-impl Place {
-    fn new() -> Place {
+impl TempPath {
+    fn new() -> TempPath {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("np-{}-{count}", std::process::id());
-        Place(std::env::temp_dir().join(name))
+        TempPath(std::env::temp_dir().join(name))
     }
 }
 
-impl AsRef<Path> for Place {
+impl AsRef<Path> for TempPath {
     fn as_ref(&self) -> &Path {
         &self.0
     }
 }
 
-impl Drop for Place {
+impl Drop for TempPath {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
@@ -45,9 +45,9 @@ async fn dialled(listener: &UnixListener, path: impl AsRef<Path>) -> (UnixStream
 #[test]
 fn streams_carry_everything_both_ways_and_end() {
     run(async {
-        let place = Place::new();
-        let listener = UnixListener::bind(&place).await.unwrap();
-        let (client, server) = dialled(&listener, &place).await;
+        let temp = TempPath::new();
+        let listener = UnixListener::bind(&temp).await.unwrap();
+        let (client, server) = dialled(&listener, &temp).await;
         let echo = spawn(async move {
             let mut sum = 0;
             loop {
@@ -79,23 +79,23 @@ fn streams_carry_everything_both_ways_and_end() {
 #[test]
 fn addresses_are_stds_and_errors_name_both_ends_after_close() {
     run(async {
-        let place = Place::new();
-        let listener = UnixListener::bind(&place).await.unwrap();
-        let client = UnixStream::connect(&place).await.unwrap();
+        let temp = TempPath::new();
+        let listener = UnixListener::bind(&temp).await.unwrap();
+        let client = UnixStream::connect(&temp).await.unwrap();
         let (server, from) = listener.accept().await.unwrap();
         assert!(from.is_unnamed());
         assert_eq!(
             listener.local_addr().unwrap().as_pathname(),
-            Some(place.as_ref())
+            Some(temp.as_ref())
         );
         assert_eq!(
             client.peer_addr().unwrap().as_pathname(),
-            Some(place.as_ref())
+            Some(temp.as_ref())
         );
         assert!(client.local_addr().unwrap().is_unnamed());
         assert_eq!(
             server.local_addr().unwrap().as_pathname(),
-            Some(place.as_ref())
+            Some(temp.as_ref())
         );
         let other = client.clone();
         other.close().unwrap();
@@ -103,7 +103,7 @@ fn addresses_are_stds_and_errors_name_both_ends_after_close() {
             client.read(&mut [0]).await.unwrap_err().to_string(),
             format!(
                 "read unix @->{}: use of closed network connection",
-                place.0.display()
+                temp.0.display()
             )
         );
     });
@@ -112,23 +112,23 @@ fn addresses_are_stds_and_errors_name_both_ends_after_close() {
 #[test]
 fn dial_and_listen_errors_read_as_gos() {
     run(async {
-        let place = Place::new();
-        let path = place.0.display();
-        let error = UnixStream::connect(&place).await.unwrap_err();
+        let temp = TempPath::new();
+        let path = temp.0.display();
+        let error = UnixStream::connect(&temp).await.unwrap_err();
         assert_eq!(
             error.to_string(),
             format!("dial unix {path}: connect: no such file or directory")
         );
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
-        let listener = UnixListener::bind(&place).await.unwrap();
-        let error = UnixListener::bind(&place).await.unwrap_err();
+        let listener = UnixListener::bind(&temp).await.unwrap();
+        let error = UnixListener::bind(&temp).await.unwrap_err();
         assert_eq!(
             error.to_string(),
             format!("listen unix {path}: bind: address already in use")
         );
         listener.set_unlink_on_close(false);
         listener.close().unwrap();
-        let error = UnixStream::connect(&place).await.unwrap_err();
+        let error = UnixStream::connect(&temp).await.unwrap_err();
         assert_eq!(
             error.to_string(),
             format!("dial unix {path}: connect: connection refused")
@@ -170,61 +170,61 @@ fn a_path_too_long_or_with_a_zero_byte_is_one_clear_error() {
 #[test]
 fn closing_the_listener_removes_its_path_and_ends_accept() {
     run(async {
-        let place = Place::new();
-        let listener = UnixListener::bind(&place).await.unwrap();
-        assert!(place.0.exists());
+        let temp = TempPath::new();
+        let listener = UnixListener::bind(&temp).await.unwrap();
+        assert!(temp.0.exists());
         let accepting = spawn({
             let listener = listener.clone();
             async move { listener.accept().await.unwrap_err() }
         });
         yield_now().await;
         listener.close().unwrap();
-        assert!(!place.0.exists());
+        assert!(!temp.0.exists());
         assert!(accepting.await.unwrap().is_closed());
         // Once only: what is put there later stays.
-        std::fs::write(&place, "").unwrap();
+        std::fs::write(&temp, "").unwrap();
         assert!(listener.close().is_err());
         drop(listener);
-        assert!(place.0.exists());
+        assert!(temp.0.exists());
     });
 }
 
 #[test]
 fn dropping_the_last_handle_removes_the_path_too_even_after_the_runtime() {
-    let place = Place::new();
+    let temp = TempPath::new();
     run(async {
-        let listener = UnixListener::bind(&place).await.unwrap();
+        let listener = UnixListener::bind(&temp).await.unwrap();
         let other = listener.clone();
         drop(listener);
-        assert!(place.0.exists());
+        assert!(temp.0.exists());
         drop(other);
-        assert!(!place.0.exists());
+        assert!(!temp.0.exists());
     });
-    let outlives = run(async { UnixListener::bind(&place).await.unwrap() });
+    let outlives = run(async { UnixListener::bind(&temp).await.unwrap() });
     drop(outlives);
-    assert!(!place.0.exists());
+    assert!(!temp.0.exists());
 }
 
 #[test]
-fn the_path_stays_where_it_should() {
+fn a_listener_from_std_leaves_its_path_unless_told_to_unlink() {
     run(async {
-        let place = Place::new();
-        let listener = UnixListener::bind(&place).await.unwrap();
+        let temp = TempPath::new();
+        let listener = UnixListener::bind(&temp).await.unwrap();
         let std = listener.into_std().unwrap();
-        assert!(place.0.exists());
+        assert!(temp.0.exists());
         let listener = UnixListener::from_std(std).unwrap();
-        let (client, server) = dialled(&listener, &place).await;
+        let (client, server) = dialled(&listener, &temp).await;
         client.write_all(b"x").await.unwrap();
         server.read_exact(&mut [0]).await.unwrap();
         listener.close().unwrap();
-        assert!(place.0.exists());
+        assert!(temp.0.exists());
 
-        std::fs::remove_file(&place).unwrap();
-        let std = std_unix::UnixListener::bind(&place).unwrap();
+        std::fs::remove_file(&temp).unwrap();
+        let std = std_unix::UnixListener::bind(&temp).unwrap();
         let listener = UnixListener::from_std(std).unwrap();
         listener.set_unlink_on_close(true);
         listener.close().unwrap();
-        assert!(!place.0.exists());
+        assert!(!temp.0.exists());
     });
 }
 
@@ -232,17 +232,17 @@ fn the_path_stays_where_it_should() {
 fn accept_has_a_deadline() {
     let runtime = virtual_runtime();
     runtime.block_on(async {
-        let place = Place::new();
-        let listener = UnixListener::bind(&place).await.unwrap();
+        let temp = TempPath::new();
+        let listener = UnixListener::bind(&temp).await.unwrap();
         let deadline = time::now() + Duration::from_secs(3);
         listener.set_deadline(Some(deadline)).unwrap();
         let error = listener.accept().await.unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!("accept unix {}: i/o timeout", place.0.display())
+            format!("accept unix {}: i/o timeout", temp.0.display())
         );
         listener.set_deadline(None).unwrap();
-        dialled(&listener, &place).await;
+        dialled(&listener, &temp).await;
     });
 }
 
@@ -360,7 +360,7 @@ fn a_pair_is_connected_and_has_deadlines_and_no_names() {
 /// Binds a socket to a path that fills the system's address, without the zero at its end: allowed,
 /// and nothing that std or socket2 would do.
 #[cfg(target_os = "linux")]
-fn bind_to_the_last_byte(socket: &socket2::Socket) -> Place {
+fn bind_to_the_last_byte(socket: &socket2::Socket) -> TempPath {
     let mut path = std::env::temp_dir().join(format!("np-last-{}-", std::process::id()));
     let room = 108 - path.as_os_str().len();
     path.as_mut_os_string().push("x".repeat(room));
@@ -370,14 +370,14 @@ fn bind_to_the_last_byte(socket: &socket2::Socket) -> Place {
     let bound = unsafe {
         let mut address: libc::sockaddr_un = std::mem::zeroed();
         address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-        for (place, &byte) in address.sun_path.iter_mut().zip(bytes) {
-            *place = byte as libc::c_char;
+        for (at, &byte) in address.sun_path.iter_mut().zip(bytes) {
+            *at = byte as libc::c_char;
         }
         let size = size_of_val(&address) as libc::socklen_t;
         libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size)
     };
     assert_eq!(bound, 0, "{}", io::Error::last_os_error());
-    Place(path)
+    TempPath(path)
 }
 
 #[test]
@@ -385,20 +385,20 @@ fn bind_to_the_last_byte(socket: &socket2::Socket) -> Place {
 fn a_peer_with_the_longest_of_names_is_accepted_and_heard_as_one_without() {
     use socket2::{Domain, SockAddr, Socket, Type};
     run(async {
-        let place = Place::new();
-        let listener = UnixListener::bind(&place).await.unwrap();
+        let temp = TempPath::new();
+        let listener = UnixListener::bind(&temp).await.unwrap();
         let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
         let name = bind_to_the_last_byte(&client);
-        client.connect(&SockAddr::unix(&place).unwrap()).unwrap();
+        client.connect(&SockAddr::unix(&temp).unwrap()).unwrap();
         let (server, from) = listener.accept().await.unwrap();
         assert!(from.is_unnamed() && server.peer_addr().unwrap().is_unnamed());
         drop(name);
 
-        let place = Place::new();
-        let receiver = UnixDatagram::bind(&place).await.unwrap();
+        let temp = TempPath::new();
+        let receiver = UnixDatagram::bind(&temp).await.unwrap();
         let sender = Socket::new(Domain::UNIX, Type::DGRAM, None).unwrap();
         let _name = bind_to_the_last_byte(&sender);
-        let to = SockAddr::unix(&place).unwrap();
+        let to = SockAddr::unix(&temp).unwrap();
         sender.send_to(b"hello", &to).unwrap();
         let (length, from) = receiver.recv_from(&mut [0; 8]).await.unwrap();
         assert!(length == 5 && from.is_unnamed());
@@ -408,7 +408,7 @@ fn a_peer_with_the_longest_of_names_is_accepted_and_heard_as_one_without() {
 #[test]
 fn datagrams_go_by_path_and_the_sender_is_known_if_it_has_a_name() {
     run(async {
-        let (here, there) = (Place::new(), Place::new());
+        let (here, there) = (TempPath::new(), TempPath::new());
         let server = UnixDatagram::bind(&here).await.unwrap();
         let named = UnixDatagram::bind(&there).await.unwrap();
         let unnamed = UnixDatagram::unbound().unwrap();
@@ -478,9 +478,9 @@ fn a_datagram_sender_waits_for_a_full_receiver() {
         sender.await.unwrap();
 
         // Without a connection too: its own messages, once received, make room that it hears of.
-        let place = Place::new();
-        let receiver = UnixDatagram::bind(&place).await.unwrap();
-        let path = place.0.clone();
+        let temp = TempPath::new();
+        let receiver = UnixDatagram::bind(&temp).await.unwrap();
+        let path = temp.0.clone();
         let sender = spawn(async move {
             let socket = UnixDatagram::unbound().unwrap();
             for n in 0..2000_u32 {
@@ -497,7 +497,7 @@ fn a_datagram_sender_waits_for_a_full_receiver() {
 }
 
 #[test]
-fn datagram_close_and_deadlines() {
+fn a_datagram_socket_heeds_deadlines_and_its_close() {
     let runtime = virtual_runtime();
     runtime.block_on(async {
         let (one, _other) = UnixDatagram::pair().unwrap();
@@ -520,7 +520,7 @@ fn datagram_close_and_deadlines() {
 #[test]
 fn the_peer_is_what_the_system_says_and_not_the_path_as_dialled() {
     run(async {
-        let (path, link) = (Place::new(), Place::new());
+        let (path, link) = (TempPath::new(), TempPath::new());
         std::os::unix::fs::symlink(&path, &link).unwrap();
         let name = |address: std_unix::SocketAddr| address.as_pathname().map(Path::to_owned);
 
@@ -560,15 +560,15 @@ fn a_receive_into_no_room_takes_no_message() {
 #[test]
 fn a_dial_to_a_listener_whose_queue_is_full_fails_and_gives_out_no_socket() {
     run(async {
-        let place = Place::new();
+        let temp = TempPath::new();
         let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None);
         let socket = socket.unwrap();
-        let address = socket2::SockAddr::unix(&place).unwrap();
+        let address = socket2::SockAddr::unix(&temp).unwrap();
         socket.bind(&address).unwrap();
         socket.listen(1).unwrap();
         let mut queued = Vec::new();
         let error = loop {
-            match UnixStream::connect(&place).await {
+            match UnixStream::connect(&temp).await {
                 Ok(stream) => queued.push(stream),
                 Err(error) => break error,
             }
@@ -583,6 +583,6 @@ fn a_dial_to_a_listener_whose_queue_is_full_fails_and_gives_out_no_socket() {
             stream.write_all(b"!").await.unwrap();
         }
         drop(socket.accept().unwrap());
-        UnixStream::connect(&place).await.unwrap();
+        UnixStream::connect(&temp).await.unwrap();
     });
 }

@@ -14,30 +14,30 @@ use netpoller::{UdpSocket, UnixStream, time};
 use crate::support::run::run;
 
 /// Is ready whenever it is asked, until the budget is used up.
-async fn hog() {
+async fn always_ready() {
     loop {
         time::sleep(Duration::ZERO).await;
     }
 }
 
-/// Polls the hog and then the other, as a join does, until the other is done.
-async fn beside_a_hog(other: impl Future<Output = ()>) {
-    let (mut hog, mut other) = (pin!(hog()), pin!(other));
+/// Polls one that is always ready and then the other, as a join does, until the other is done.
+async fn beside_always_ready(other: impl Future<Output = ()>) {
+    let (mut busy, mut other) = (pin!(always_ready()), pin!(other));
     let mut runs = 0;
     poll_fn(|cx| {
         runs += 1;
         assert!(runs < 200, "it does not proceed");
-        let _: Poll<()> = hog.as_mut().poll(cx);
+        let _: Poll<()> = busy.as_mut().poll(cx);
         other.as_mut().poll(cx)
     })
     .await;
 }
 
 #[test]
-fn a_poller_proceeds() {
+fn a_polled_write_proceeds_without_budget() {
     run(async {
         let (mut ours, mut theirs) = UnixStream::pair().unwrap();
-        beside_a_hog(async {
+        beside_always_ready(async {
             assert_eq!(AsyncWriteExt::write(&mut ours, b"x").await.unwrap(), 1);
             let mut byte = [0];
             assert_eq!(AsyncReadExt::read(&mut theirs, &mut byte).await.unwrap(), 1);
@@ -57,11 +57,11 @@ fn a_poller_proceeds() {
 }
 
 #[test]
-fn an_operation_on_no_bytes_proceeds() {
+fn an_operation_on_no_bytes_proceeds_without_budget() {
     run(async {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        beside_a_hog(async {
+        beside_always_ready(async {
             assert_eq!(ours.read(&mut []).await.unwrap(), 0);
             assert_eq!(ours.write(&[]).await.unwrap(), 0);
             ours.read_exact(&mut []).await.unwrap();
@@ -77,7 +77,7 @@ fn an_operation_on_no_bytes_proceeds() {
 fn an_operation_that_is_ready_or_refused_proceeds() {
     run(async {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        beside_a_hog(async {
+        beside_always_ready(async {
             ours.write_all(b"ab").await.unwrap();
             assert_eq!(theirs.read(&mut [0]).await.unwrap(), 1);
             assert_eq!(theirs.read_with(|bytes| bytes.len()).await.unwrap(), 1);

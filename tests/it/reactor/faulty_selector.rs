@@ -226,7 +226,7 @@ impl Machine for Echo {
                 Ok(0) => self.ended = true,
                 Ok(got) => {
                     self.rest.extend_from_slice(&buffer[..got]);
-                    // The short way round EAGAIN, where it is one.
+                    // If a short read proves the socket empty, no read for EAGAIN is needed.
                     if got < buffer.len() && descriptor.short_means_drained() {
                         let gone = socket.write(&self.rest).unwrap_or(0);
                         self.rest.drain(..gone);
@@ -337,12 +337,12 @@ fn machines_on_a_bare_reactor_echo_every_byte_over_a_faulty_selector() {
     const LISTENER: usize = usize::MAX;
     with_seeds(SEEDS, |seed| {
         let mut random = Random::new(seed);
-        let mut poller = Loop {
+        let mut event_loop = Loop {
             reactor: Reactor::with(faulty(seed)),
             connections: Vec::new(),
         };
         let mut listener = MioListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let door = poller.reactor.open(&mut listener).unwrap();
+        let door = event_loop.reactor.open(&mut listener).unwrap();
         assert_eq!(door.park(Direction::Read, LISTENER), Park::Parked);
         let mut clients = 3;
         for _ in 0..clients {
@@ -353,24 +353,24 @@ fn machines_on_a_bare_reactor_echo_every_byte_over_a_faulty_selector() {
                 gone: 0,
                 got: Vec::new(),
             };
-            poller.add(socket, client);
+            event_loop.add(socket, client);
         }
         let mut out = Vec::new();
-        while clients > 0 || poller.connections.iter().any(Option::is_some) {
-            poller.reactor.turn(None, &mut out).unwrap();
+        while clients > 0 || event_loop.connections.iter().any(Option::is_some) {
+            event_loop.reactor.turn(None, &mut out).unwrap();
             for id in out.drain(..) {
                 if id != LISTENER {
-                    poller.run(id);
+                    event_loop.run(id);
                     continue;
                 }
                 while let Ok((socket, _)) = listener.accept() {
                     clients -= 1;
-                    poller.add(socket, Echo::default());
+                    event_loop.add(socket, Echo::default());
                 }
                 door.drained(Direction::Read);
                 assert_eq!(door.park(Direction::Read, LISTENER), Park::Parked);
             }
         }
-        assert_eq!(poller.reactor.descriptors(), 1, "the listener's");
+        assert_eq!(event_loop.reactor.descriptors(), 1, "the listener's");
     });
 }

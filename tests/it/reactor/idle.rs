@@ -9,7 +9,7 @@ use netpoller::{Runtime, spawn, time};
 
 use crate::support::counting::counting;
 use crate::support::loopback::plain_pair;
-use crate::support::script;
+use crate::support::scripted_selector;
 use crate::support::stall::moment;
 use crate::support::watchdog::watchdog;
 
@@ -120,9 +120,9 @@ mod invariant_9 {
             (60, 4096),
             (10, 300_000),
         ] {
-            let (selector, script) = script::scripted();
+            let (selector, script) = scripted_selector::scripted();
             let reactor: Reactor<usize> = Reactor::with(selector);
-            let descriptor = reactor.open(&mut script::Nothing).unwrap();
+            let descriptor = reactor.open(&mut scripted_selector::Nothing).unwrap();
             reactor
                 .turn(Some(Duration::from_millis(ran)), &mut Vec::new())
                 .unwrap();

@@ -12,7 +12,7 @@ use netpoller::reactor::{
 };
 use netpoller::{Runtime, Source, spawn};
 
-use crate::support::script::{Nothing, Script, harvest, scripted};
+use crate::support::scripted_selector::{Nothing, SharedPlay, harvest, scripted};
 use crate::support::stall::stall;
 use crate::support::watchdog::watchdog;
 
@@ -23,7 +23,7 @@ const NOTHING: [usize; 0] = [];
 
 struct Bench {
     reactor: Reactor<usize>,
-    script: Script,
+    script: SharedPlay,
     descriptor: Descriptor<usize>,
     token: Token,
     /// Of a descriptor that is not under test.
@@ -69,7 +69,7 @@ mod invariant_4 {
     use super::*;
 
     #[test]
-    fn a_turn_without_readiness_expires_up_to_the_reading_before_its_look() {
+    fn a_turn_without_readiness_expires_up_to_the_reading_before_its_poll() {
         let bench = bench();
         stall(STALL);
         assert_eq!(bench.quiet(), [1]);
@@ -105,7 +105,7 @@ mod invariant_4 {
                 "a full buffer: the bytes may still be outside"
             );
             let signal = (Vec::new(), Harvest::Partial);
-            assert_eq!(bench.turn(signal), NOTHING, "a signal: there was no look");
+            assert_eq!(bench.turn(signal), NOTHING, "a signal: there was no poll");
         }
         assert_eq!(bench.turn(harvest(bench.token, Readiness::READ)), [1]);
         assert_eq!(
@@ -116,9 +116,9 @@ mod invariant_4 {
     }
 
     #[test]
-    fn what_comes_while_a_look_is_held_up_is_looked_for_before_a_deadline_expires() {
+    fn what_comes_while_a_poll_is_held_up_is_found_before_a_deadline_expires() {
         let bench = bench();
-        // The look finds nothing, and returns long after; the bytes are there by the next turn.
+        // The poll finds nothing, and returns long after; the bytes are there by the next turn.
         bench.script.borrow_mut().stalls.push_back(STALL);
         assert_eq!(bench.quiet(), NOTHING);
         assert_eq!(bench.turn(harvest(bench.token, Readiness::READ)), [1]);
@@ -126,7 +126,7 @@ mod invariant_4 {
     }
 
     #[test]
-    fn a_wait_that_ends_without_an_event_is_followed_by_a_second_look() {
+    fn a_wait_that_ends_without_an_event_is_followed_by_a_second_poll() {
         let bench = bench();
         let second = vec![harvest(bench.token, Readiness::READ)];
         assert_eq!(waits_then_finds(&bench, second), [1]);
@@ -134,14 +134,14 @@ mod invariant_4 {
     }
 
     #[test]
-    fn a_second_look_that_finds_nothing_settles_its_reading_at_once() {
+    fn a_second_poll_that_finds_nothing_settles_its_reading_at_once() {
         let bench = bench();
         assert_eq!(waits_then_finds(&bench, Vec::new()), [1]);
         assert_eq!(bench.descriptor.check(ForRead), Err(Refusal::TimedOut));
     }
 
     #[test]
-    fn an_incomplete_second_look_proves_nothing() {
+    fn an_incomplete_second_poll_proves_nothing() {
         let bench = bench();
         let full = (harvest(bench.other, Readiness::READ).0, Harvest::Partial);
         assert_eq!(waits_then_finds(&bench, vec![full.clone()]), NOTHING);
@@ -155,7 +155,7 @@ mod invariant_4 {
     }
 
     #[test]
-    fn a_second_look_that_a_signal_cut_short_is_taken_again() {
+    fn a_second_poll_that_a_signal_cut_short_is_repeated() {
         let bench = bench();
         let signal = || (Vec::new(), Harvest::Partial);
         let second = vec![signal(), signal(), (Vec::new(), Harvest::Complete)];
@@ -248,7 +248,7 @@ mod invariant_3 {
     use super::*;
 
     #[test]
-    fn a_deadline_that_is_not_moved_passes_under_a_firehose_too() {
+    fn a_deadline_that_is_not_moved_passes_under_endless_events_too() {
         let _watchdog = watchdog();
         let bench = bench();
         let give_up = Instant::now() + Duration::from_secs(5);
@@ -307,7 +307,7 @@ mod invariant_3 {
     }
 
     #[test]
-    fn moved_after_it_fired_and_before_its_waiter_ran_is_moved() {
+    fn a_deadline_moved_between_its_firing_and_its_waiters_run_is_moved() {
         let bench = bench();
         stall(STALL);
         assert_eq!(bench.quiet(), [1]);
@@ -340,9 +340,9 @@ mod invariant_3 {
         assert_eq!(bench.script.borrow().waits, [NOW]);
         assert_eq!(bench.descriptor.park(ForRead, 2), Park::TimedOut(2));
         let Entries { held, stale, .. } = bench.reactor.entries();
-        assert!(held - stale <= 1, "the entry goes when it comes up");
+        assert!(held - stale <= 1, "the entry stayed when it came up");
         stall(STALL);
         bench.quiet();
-        assert_eq!(bench.reactor.entries().held, 0, "no timer is left");
+        assert_eq!(bench.reactor.entries().held, 0, "a timer is left");
     }
 }

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use netpoller::reactor::{Descriptor, Direction, Park, Reactor, Readiness, Refusal, TryIo};
 
-use crate::support::script::{Nothing, Script, harvest, scripted};
+use crate::support::scripted_selector::{Nothing, SharedPlay, harvest, scripted};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
 struct Bench {
     reactor: Reactor<&'static str>,
     descriptor: Descriptor<&'static str>,
-    script: Script,
+    script: SharedPlay,
 }
 
 fn bench() -> Bench {

@@ -14,7 +14,7 @@ use netpoller::reactor::{
     Descriptor, Direction, Entries, Harvest, Park, Reactor, Readiness, Refusal, Token,
 };
 
-use crate::support::script::{Nothing, harvest, scripted};
+use crate::support::scripted_selector::{Nothing, harvest, scripted};
 use crate::support::watchdog::watchdog;
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
@@ -353,7 +353,7 @@ mod invariant_11 {
         ));
         drop((descriptor, other));
         drop(reactor);
-        assert_eq!(Rc::strong_count(&script), 1, "no cycle is left");
+        assert_eq!(Rc::strong_count(&script), 1, "a cycle is left");
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use mio::net::UnixStream;
 use netpoller::reactor::{Descriptor, Direction, Harvest, Park, Reactor, Readiness, Refusal};
 
-use crate::support::script::{Nothing, harvest, scripted};
+use crate::support::scripted_selector::{Nothing, harvest, scripted};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 const SECOND: Duration = Duration::from_secs(1);

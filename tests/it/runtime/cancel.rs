@@ -15,7 +15,7 @@ use netpoller::{CancelToken, Runtime, spawn, time};
 
 use crate::support::run::run_virtual;
 use crate::support::schedule::virtual_runtime;
-use crate::support::wakers::{Counter, Rude};
+use crate::support::wakers::{Counter, PanicsOnWake};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -115,7 +115,7 @@ fn a_loop_that_never_waits_sees_its_deadline() {
 }
 
 #[test]
-fn what_ends_first_is_what_it_ended_of() {
+fn the_reason_is_what_came_first() {
     run_virtual(async {
         let token = CancelToken::new().with_timeout(SECOND);
         let sooner = token.with_timeout(SECOND / 2);
@@ -355,14 +355,17 @@ fn a_long_chain_ends_and_goes_without_exhausting_the_stack() {
 
 #[test]
 fn a_waker_that_panics_keeps_no_other_from_learning_that_a_scope_has_ended() {
-    let (rude, counter) = (Waker::from(Arc::new(Rude)), Arc::new(Counter::default()));
+    let (panicking, counter) = (
+        Waker::from(Arc::new(PanicsOnWake)),
+        Arc::new(Counter::default()),
+    );
     let counted = Waker::from(counter.clone());
     let token = CancelToken::new();
     let (mut first, mut second) = (Box::pin(token.canceled()), Box::pin(token.canceled()));
     assert!(
         first
             .as_mut()
-            .poll(&mut Context::from_waker(&rude))
+            .poll(&mut Context::from_waker(&panicking))
             .is_pending()
     );
     assert!(

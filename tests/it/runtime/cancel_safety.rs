@@ -214,7 +214,7 @@ mod invariant_8 {
     }
 
     #[test]
-    fn a_read_given_up_before_its_limit_costs_the_next_one_no_time() {
+    fn a_read_given_up_before_its_timeout_costs_the_next_one_no_time() {
         let _watchdog = watchdog();
         virtual_runtime().block_on(async {
             let millis = Duration::from_millis;

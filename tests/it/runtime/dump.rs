@@ -183,7 +183,7 @@ fn each_kind_of_wait_is_named() {
 }
 
 #[test]
-fn a_machine_in_two_scopes_with_a_limit_shows_what_it_is_for_and_nothing_once_it_is_through() {
+fn a_machine_in_two_scopes_shows_its_waits_and_none_once_they_are_over() {
     run(async {
         let (stream, other) = pair().await;
         let outer = CancelToken::new();
@@ -209,7 +209,7 @@ fn a_machine_in_two_scopes_with_a_limit_shows_what_it_is_for_and_nothing_once_it
 }
 
 #[test]
-fn a_note_goes_with_its_future_also_where_another_thread_drops_that() {
+fn a_wait_leaves_the_dump_also_when_another_thread_drops_it() {
     let _watchdog = watchdog();
     let runtime = Runtime::new().unwrap();
     let scope = CancelToken::new();
@@ -260,7 +260,7 @@ fn the_root_shows_what_it_waits_for_also_where_only_its_waker_is_kept() {
 fn a_clone_of_a_task_s_waker_is_known_as_the_task_s_and_another_executor_s_is_foreign() {
     run(async {
         let (stream, other) = pair().await;
-        spawn_named("poller", async move {
+        spawn_named("polled read", async move {
             // Polls with a clone, as a combinator may.
             let mut byte = [0];
             let mut read = std::pin::pin!(stream.read(&mut byte));
@@ -279,7 +279,7 @@ fn a_clone_of_a_task_s_waker_is_known_as_the_task_s_and_another_executor_s_is_fo
         let dump = Handle::current().dump(Duration::ZERO);
         let text = dump.to_string();
         let dump = parsed(&dump);
-        assert_eq!(wait(&dump, "poller")["on"], "read");
+        assert_eq!(wait(&dump, "polled read")["on"], "read");
         assert_eq!(all(&dump, "kind", "foreign").len(), 1, "{dump}");
         let group = "\n1 foreign, parked on read\n  read tcp, local 127.0.0.1:";
         assert!(text.contains(group), "{text}");
@@ -627,7 +627,7 @@ fn several_threads_ask_at_once_and_each_is_answered_while_the_loop_goes_on() {
 }
 
 #[test]
-fn a_machine_that_comes_behind_a_dump_under_way_is_not_taken_for_a_foreign_one() {
+fn a_machine_spawned_during_a_dump_is_not_shown_as_foreign() {
     let _watchdog = watchdog();
     let runtime = Runtime::new().unwrap();
     let first = runtime.spawn(future::pending::<()>());
@@ -639,7 +639,7 @@ fn a_machine_that_comes_behind_a_dump_under_way_is_not_taken_for_a_foreign_one()
     let asked = thread::spawn(move || handle.dump(HOUR));
     // The question ends this turn, in which the first portion is made.
     runtime.turn(None).unwrap();
-    // The place of the first is looked at already; that of the new one's timer is not.
+    // The first's slot was visited already; the new timer's was not.
     first.abort();
     drop(runtime.spawn(async { time::sleep(HOUR).await }));
     while !asked.is_finished() {
@@ -721,7 +721,7 @@ fn the_root_and_a_closure_from_another_thread_are_named_when_they_hold_the_loop(
 }
 
 #[test]
-fn a_loop_that_is_gone_in_no_turn_or_this_thread_s_own_is_not_waited_for_longer_than_it_helps() {
+fn a_loop_that_cannot_answer_is_reported_silent() {
     let _watchdog = watchdog();
     let silent = |dump: &Dump| {
         let dump = parsed(dump);

@@ -45,7 +45,7 @@ mod run {
     }
 
     #[test]
-    fn another_runtime_awaits_it() {
+    fn another_runtime_awaits_the_answer() {
         let (tell, told) = mpsc::channel();
         let (end, ended) = mpsc::channel::<()>();
         let thread = thread::spawn(move || {
@@ -219,7 +219,7 @@ mod turn_for {
     }
 
     #[test]
-    fn it_ends_when_nothing_is_left_and_waits_within_its_budget() {
+    fn it_runs_what_there_is_and_waits_out_its_budget() {
         let runtime = Runtime::new().unwrap();
         for _ in 0..100 {
             drop(runtime.spawn(yield_now()));

@@ -1,4 +1,4 @@
-//! The end of a runtime: all that has to do with it learns so, and nothing keeps it going.
+//! The end of a runtime: whatever waits for it is told, and nothing keeps it alive.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending};
@@ -50,13 +50,13 @@ fn ends_with_the_runtime(make: impl FnOnce() -> Task) -> bool {
         TASK.set(Some(make()));
         poll_it();
     });
-    assert!(TASK.with_borrow(Option::is_some), "it waits");
+    assert!(TASK.with_borrow(Option::is_some), "it does not wait");
     drop(runtime);
     TASK.take().is_none()
 }
 
 #[test]
-fn a_limit_ends_for_an_executor_that_polls_while_it_is_woken() {
+fn a_timeout_ends_for_an_executor_that_polls_while_it_is_woken() {
     assert!(ends_with_the_runtime(|| Box::pin(async {
         let _ = time::timeout(HOUR, pending::<()>()).await;
     })));
@@ -204,12 +204,12 @@ fn an_output_that_another_runtime_joins_is_kept_and_taken_once() {
 // ---- destructors that spawn ----
 
 /// Spawns another of its kind when it is dropped.
-struct Hydra(Rc<Cell<u32>>);
+struct SpawnsItself(Rc<Cell<u32>>);
 
-impl Drop for Hydra {
+impl Drop for SpawnsItself {
     fn drop(&mut self) {
         self.0.set(self.0.get() + 1);
-        let next = Hydra(self.0.clone());
+        let next = SpawnsItself(self.0.clone());
         drop(spawn(async move {
             let _next = next;
             pending::<()>().await;
@@ -222,7 +222,7 @@ fn a_destructor_that_always_spawns_does_not_keep_a_runtime_from_its_end() {
     let _watchdog = watchdog();
     let runtime = Runtime::new().unwrap();
     let dropped = Rc::new(Cell::new(0));
-    let first = Hydra(dropped.clone());
+    let first = SpawnsItself(dropped.clone());
     drop(runtime.spawn(async move {
         let _first = first;
         pending::<()>().await;
@@ -271,7 +271,7 @@ fn a_panic_in_a_destructor_leaves_the_other_machines_to_be_dropped() {
     }
     runtime.turn(NOW).unwrap();
     let ended = catch_unwind(AssertUnwindSafe(|| drop(runtime)));
-    assert!(ended.is_ok(), "the panic stays in its machine");
+    assert!(ended.is_ok(), "the panic left its machine");
     assert_eq!(dropped.get(), 2);
 }
 
@@ -288,7 +288,7 @@ fn shutting_down_waits_for_blocking_jobs_and_dropping_does_not() {
             tell.send(()).unwrap();
         }));
     });
-    assert!(!runtime.shutdown(Duration::ZERO), "the job waits");
+    assert!(!runtime.shutdown(Duration::ZERO), "the job does not wait");
     release.send(()).unwrap();
     told.recv().expect("the job runs on");
 
@@ -301,5 +301,5 @@ fn shutting_down_waits_for_blocking_jobs_and_dropping_does_not() {
         }
     });
     assert!(runtime.shutdown(HOUR));
-    assert_eq!(told.try_iter().count(), 10, "all have ended");
+    assert_eq!(told.try_iter().count(), 10, "some have not ended");
 }

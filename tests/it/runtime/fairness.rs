@@ -1,5 +1,5 @@
 //! Invariant 7: what is always ready yields, with the very waker it was polled with; the loop looks
-//! at the selector after a bounded number of machines; a storm of deadlines is spread over turns.
+//! at the selector after a bounded number of machines; many timers are spread over turns.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending};
@@ -22,12 +22,12 @@ use crate::support::watchdog::watchdog;
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
 /// A peer that sends without end, on a thread of its own.
-struct Firehose {
+struct FloodingPeer {
     stop: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
-impl Firehose {
+impl FloodingPeer {
     fn new(mut peer: std::net::TcpStream) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
@@ -35,14 +35,14 @@ impl Firehose {
             let bytes = vec![7; 64 * 1024];
             while !stopped.load(Ordering::Relaxed) && peer.write_all(&bytes).is_ok() {}
         });
-        Firehose {
+        FloodingPeer {
             stop,
             thread: Some(thread),
         }
     }
 }
 
-impl Drop for Firehose {
+impl Drop for FloodingPeer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -60,7 +60,7 @@ mod invariant_7 {
         let runtime = Runtime::new().unwrap();
         let (stream, peer) = plain_pair(&runtime);
         let held = stream.clone();
-        let hose = Firehose::new(peer);
+        let flood = FloodingPeer::new(peer);
         runtime.block_on(async {
             let reader = spawn(async move { while stream.read_with(<[u8]>::len).await.is_ok() {} });
             // Both a neighbour that is runnable and one that waits for the clock.
@@ -71,7 +71,7 @@ mod invariant_7 {
             assert!(!reader.is_finished());
             held.abort().unwrap();
         });
-        drop(hose);
+        drop(flood);
     }
 
     #[test]
@@ -244,16 +244,16 @@ mod invariant_7 {
             runtime.turn(NOW).unwrap();
         }
         assert_eq!(order.borrow()[..2], ["waited", "yielded"]);
-        assert_eq!(order.borrow().len(), 11, "and all had their turn");
+        assert_eq!(order.borrow().len(), 11, "some had no turn");
     }
 
     #[test]
-    fn a_storm_of_timers_is_spread_over_turns_and_loses_none() {
+    fn many_timers_are_spread_over_turns_and_none_is_lost() {
         let _watchdog = watchdog();
         let runtime = virtual_runtime();
-        const STORM: usize = 20_000;
+        const TIMERS: usize = 20_000;
         let fired = Rc::new(Cell::new(0));
-        for _ in 0..STORM {
+        for _ in 0..TIMERS {
             let fired = fired.clone();
             drop(runtime.spawn(async move {
                 time::sleep(Duration::from_secs(1)).await;
@@ -261,17 +261,17 @@ mod invariant_7 {
             }));
         }
         let mut most = 0;
-        while fired.get() < STORM {
+        while fired.get() < TIMERS {
             let turn = runtime.turn(None).unwrap();
             most = most.max(turn.expired);
             assert!(turn.machines <= 1024);
         }
         assert!((1..=4096).contains(&most), "{most} in one turn");
-        assert_eq!(runtime.stats().expired, STORM as u64);
+        assert_eq!(runtime.stats().expired, TIMERS as u64);
     }
 
     #[test]
-    fn a_storm_does_not_hold_up_a_connection() {
+    fn runnable_machines_do_not_hold_up_a_connection() {
         let _watchdog = watchdog();
         let runtime = Runtime::new().unwrap();
         let (stream, mut peer) = plain_pair(&runtime);

@@ -14,7 +14,7 @@ use std::time::Duration;
 use netpoller::{CancelToken, NetError, Runtime, UnixStream, time};
 
 use crate::support::hand_clock::{Hand, by_hand};
-use crate::support::scripted::Script;
+use crate::support::scripted_protocol::Script;
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 const STALL: Duration = Duration::from_millis(600);
@@ -60,7 +60,7 @@ fn a_read_deadline_set_behind_a_stall_is_not_early() {
 }
 
 #[test]
-fn a_sleep_a_limit_and_a_scope_that_begin_behind_a_stall_are_not_early() {
+fn a_sleep_a_timeout_and_a_scope_that_begin_behind_a_stall_are_not_early() {
     takes_its_time_behind_a_stall(|| time::sleep(WAIT));
     takes_its_time_behind_a_stall(|| time::timeout(WAIT, pending::<()>()));
     takes_its_time_behind_a_stall(|| async {
@@ -163,7 +163,7 @@ fn what_is_aborted_between_turns_or_goes_with_its_runtime_finds_the_time_fresh()
 }
 
 #[test]
-fn the_past_is_past_however_old_the_loops_reading_is() {
+fn a_passed_deadline_expires_however_old_the_loops_reading_is() {
     let (runtime, hand) = by_hand();
     runtime.block_on(async {
         let (ours, mut theirs) = pair();
@@ -260,7 +260,7 @@ fn far() -> std::time::Instant {
 }
 
 #[test]
-fn a_limit_polls_its_future_once_more_before_it_says_elapsed() {
+fn a_timeout_polls_its_future_once_more_before_it_says_elapsed() {
     let (runtime, hand) = by_hand();
     let result = runtime.block_on(async {
         let mut polls = 0;
@@ -279,7 +279,7 @@ fn a_limit_polls_its_future_once_more_before_it_says_elapsed() {
 }
 
 #[test]
-fn a_timer_that_judges_no_peer_fires_by_the_clock_beside_machines_that_never_rest() {
+fn a_sleep_fires_by_the_clock_beside_machines_that_never_rest() {
     let (runtime, hand) = by_hand();
     drop(runtime.spawn(async {
         loop {

@@ -28,20 +28,20 @@ type Line = (Instant, Vec<u8>);
 
 /// Notes what is written to it, and when; takes so many bytes at once, and fails when told to.
 #[derive(Clone)]
-struct Paper {
+struct Recorder {
     written: Rc<RefCell<Vec<Line>>>,
     flushed: Rc<Cell<usize>>,
     at_once: usize,
-    torn: Rc<Cell<bool>>,
+    fails: Rc<Cell<bool>>,
 }
 
-impl Paper {
+impl Recorder {
     fn new() -> Self {
-        Paper {
+        Recorder {
             written: Rc::default(),
             flushed: Rc::default(),
             at_once: usize::MAX,
-            torn: Rc::default(),
+            fails: Rc::default(),
         }
     }
 
@@ -50,13 +50,13 @@ impl Paper {
     }
 }
 
-impl AsyncWrite for Paper {
+impl AsyncWrite for Recorder {
     fn poll_write(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.torn.get() {
+        if self.fails.get() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let bytes = &bytes[..bytes.len().min(self.at_once)];
@@ -107,11 +107,11 @@ fn each_reset_gives_the_next_interval() {
 #[test]
 fn zero_at_the_start_is_30_seconds() {
     run_virtual(async {
-        let paper = Paper::new();
+        let recorder = Recorder::new();
         let start = time::now();
-        let _heartbeat = Heartbeat::start(&paper, Duration::ZERO);
+        let _heartbeat = Heartbeat::start(&recorder, Duration::ZERO);
         time::sleep(61 * SECOND).await;
-        let written = paper.written.borrow();
+        let written = recorder.written.borrow();
         let times: Vec<u64> = written
             .iter()
             .map(|(at, _)| (*at - start).as_secs())
@@ -121,7 +121,7 @@ fn zero_at_the_start_is_30_seconds() {
 }
 
 #[test]
-fn pushing_the_deadline_on_every_byte_ends_at_9_seconds() {
+fn moving_the_deadline_on_every_byte_ends_at_9_seconds() {
     run_virtual(async {
         let (server, client) = pair().await;
         let start = time::now();
@@ -203,9 +203,9 @@ fn neither_side_pings_while_the_other_s_bytes_arrive() {
 #[test]
 fn moving_it_later_runs_no_task_and_moving_it_earlier_does() {
     let runtime = virtual_runtime();
-    let paper = Paper::new();
+    let recorder = Recorder::new();
     runtime.block_on(async {
-        let heartbeat = Heartbeat::start(&paper, SECOND);
+        let heartbeat = Heartbeat::start(&recorder, SECOND);
         netpoller::yield_now().await;
         let start = time::now();
         let before = runtime.stats().machines;
@@ -216,33 +216,33 @@ fn moving_it_later_runs_no_task_and_moving_it_earlier_does() {
         assert_eq!(runtime.stats().machines, before);
         heartbeat.reset(Some(100 * MILLISECOND));
         time::sleep(150 * MILLISECOND).await;
-        assert_eq!(paper.written.borrow()[0].0, start + 100 * MILLISECOND);
+        assert_eq!(recorder.written.borrow()[0].0, start + 100 * MILLISECOND);
     });
 }
 
 #[test]
 fn a_payload_of_one_s_own_goes_out_whole_and_flushed() {
     run_virtual(async {
-        let paper = Paper {
+        let recorder = Recorder {
             at_once: 3,
-            ..Paper::new()
+            ..Recorder::new()
         };
         let builder = Heartbeat::builder().payload(b"are you there?".as_slice());
-        let _heartbeat = builder.interval(SECOND).start(&paper);
+        let _heartbeat = builder.interval(SECOND).start(&recorder);
         time::sleep(SECOND * 3 / 2).await;
-        let all: Vec<u8> = paper
+        let all: Vec<u8> = recorder
             .written
             .borrow()
             .iter()
             .flat_map(|(_, part)| part.clone())
             .collect();
         assert_eq!(all, b"are you there?");
-        assert_eq!(paper.flushed.get(), 1);
+        assert_eq!(recorder.flushed.get(), 1);
     });
 }
 
 #[test]
-fn a_turn_that_takes_longer_than_the_interval_does_not_send_ping_after_ping() {
+fn a_turn_that_takes_longer_than_the_interval_does_not_send_a_ping_for_each() {
     Runtime::new().unwrap().block_on(async {
         let (server, client) = pair().await;
         let _heartbeat = Heartbeat::start(&server, 20 * MILLISECOND);
@@ -263,19 +263,19 @@ fn a_turn_that_takes_longer_than_the_interval_does_not_send_ping_after_ping() {
 #[test]
 fn it_stops_when_dropped_and_leaves_nothing() {
     let runtime = virtual_runtime();
-    let paper = Paper::new();
+    let recorder = Recorder::new();
     runtime.block_on(async {
-        let heartbeat = Heartbeat::start(&paper, SECOND);
+        let heartbeat = Heartbeat::start(&recorder, SECOND);
         time::sleep(SECOND * 5 / 2).await;
-        assert_eq!(paper.count(), 2);
+        assert_eq!(recorder.count(), 2);
         drop(heartbeat);
         assert_eq!(
-            Rc::strong_count(&paper.written),
+            Rc::strong_count(&recorder.written),
             1,
             "its handle of the stream is gone"
         );
         time::sleep(10 * SECOND).await;
-        assert_eq!(paper.count(), 2);
+        assert_eq!(recorder.count(), 2);
     });
     let stats = runtime.stats();
     assert_eq!((stats.tasks, stats.timers, stats.waiters), (0, 0, 0));
@@ -285,18 +285,18 @@ fn it_stops_when_dropped_and_leaves_nothing() {
 fn a_write_error_ends_it() {
     let runtime = virtual_runtime();
     runtime.block_on(async {
-        let paper = Paper::new();
-        let heartbeat = Heartbeat::start(&paper, SECOND);
+        let recorder = Recorder::new();
+        let heartbeat = Heartbeat::start(&recorder, SECOND);
         time::sleep(SECOND * 3 / 2).await;
         assert!(!heartbeat.is_finished());
-        paper.torn.set(true);
+        recorder.fails.set(true);
         time::sleep(SECOND).await;
         assert!(heartbeat.is_finished());
         assert_eq!(runtime.stats().tasks, 0);
         // Resetting it changes nothing.
         heartbeat.reset(Some(MILLISECOND));
         time::sleep(SECOND).await;
-        assert_eq!(paper.count(), 1);
+        assert_eq!(recorder.count(), 1);
     });
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use netpoller::{Runtime, spawn, time, yield_now};
 
-use crate::support::script::scripted;
+use crate::support::scripted_selector::scripted;
 use crate::support::stall::moment;
 use crate::support::watchdog::watchdog;
 
@@ -38,7 +38,7 @@ fn a_turn_says_what_it_did_and_whether_there_is_more() {
 }
 
 #[test]
-fn a_turn_waits_no_longer_than_it_may() {
+fn a_turn_without_work_waits_as_long_as_it_may() {
     let _watchdog = watchdog();
     let runtime = Runtime::new().unwrap();
     drop(runtime.spawn(pending::<()>()));

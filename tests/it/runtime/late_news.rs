@@ -64,7 +64,7 @@ mod invariant_4 {
     use super::*;
 
     #[test]
-    fn many_sockets_in_one_task_each_with_a_waker_of_its_own() {
+    fn none_of_many_sockets_in_one_task_expires() {
         const MANY: usize = 150;
         let (runtime, hand) = by_hand();
         let until = hand.now() + DEADLINE;
@@ -89,8 +89,8 @@ mod invariant_4 {
         assert_eq!(late.into_iter().filter(|&late| late).count(), 0);
     }
 
-    /// A byte on one stream moves the deadline of another: so many tasks pass the news on. Whether
-    /// the other expired.
+    /// A byte on one stream makes `hops` tasks in turn move another's deadline. Returns whether
+    /// that expired.
     fn passed_on(
         hops: usize,
         read_by: impl FnOnce(&Runtime, UnixStream, News),
@@ -144,7 +144,7 @@ mod invariant_4 {
     }
 
     #[test]
-    fn the_future_of_block_on_reads_and_tells_the_task_that_moves_the_deadline() {
+    fn a_deadline_that_the_root_has_a_task_move_does_not_expire() {
         let in_the_root = |runtime: &Runtime, read: UnixStream, first: News| {
             runtime.block_on(async {
                 read.read(&mut [0; 8]).await.unwrap();
@@ -155,12 +155,12 @@ mod invariant_4 {
     }
 
     #[test]
-    fn the_news_goes_through_ten_tasks() {
+    fn a_deadline_that_ten_tasks_later_is_moved_does_not_expire() {
         assert!(!passed_on(10, in_a_task, 0));
     }
 
     #[test]
-    fn the_news_goes_through_ten_tasks_beside_machines_that_never_rest() {
+    fn a_deadline_that_ten_tasks_later_is_moved_does_not_expire_beside_machines_that_never_rest() {
         for beside in [1, 100, 2000] {
             assert!(!passed_on(10, in_a_task, beside), "beside {beside}");
         }

@@ -49,7 +49,7 @@ mod invariant_13 {
         let (stream, mut peer) = connection(&runtime);
         let alive = Rc::new(());
         let seen: Weak<()> = Rc::downgrade(&alive);
-        // Knots of every kind: a task that owns its stream, one that waits for another, one that
+        // Cycles of every kind: a task that owns its stream, one that waits for another, one that
         // sleeps, and one that has not run at all.
         let reader = runtime.spawn({
             let alive = alive.clone();
@@ -77,7 +77,7 @@ mod invariant_13 {
         assert!(seen.upgrade().is_some());
         drop(runtime);
         assert!(seen.upgrade().is_none(), "every machine was dropped");
-        assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0, "and its socket closed");
+        assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0, "its socket is open");
     }
 
     #[test]
@@ -121,14 +121,14 @@ mod invariant_13 {
         let sleeping = ours.spawn(sleep);
         let joining = ours.spawn(task);
         ours.turn(NOW).unwrap();
-        assert_eq!(ours.stats().tasks, 5, "all of them wait");
+        assert_eq!(ours.stats().tasks, 5, "some do not wait");
         drop(theirs);
         ours.block_on(async {
             assert!(read.await.unwrap().unwrap_err().is_closed());
             assert!(second.await.unwrap().unwrap_err().is_closed());
             assert!(watching.await.unwrap().unwrap_err().is_closed());
             assert!(joining.await.unwrap().unwrap_err().is_canceled());
-            assert!(!sleeping.is_finished(), "it sleeps on, in ours");
+            assert!(!sleeping.is_finished(), "it does not sleep on, in ours");
         });
     }
 
@@ -187,7 +187,7 @@ fn a_runtime_dropped_inside_anothers_turn_keeps_its_last_spawns_to_itself() {
     let dropped = Rc::new(Cell::new(false));
     let seen = dropped.clone();
     drop(theirs.spawn(async move {
-        let _last_wish = OnDrop(move || {
+        let _on_drop = OnDrop(move || {
             let flag = seen.clone();
             let _now = time::now();
             drop(spawn(async move {
@@ -224,7 +224,7 @@ fn a_task_aborted_from_outside_or_inside_anothers_turn_ends_at_home() {
     let task = || {
         let wishes = wishes.clone();
         theirs.spawn(async move {
-            let _last_wish = OnDrop(move || {
+            let _on_drop = OnDrop(move || {
                 let (wishes, _now) = (wishes.clone(), time::now());
                 drop(spawn(async move { wishes.set(wishes.get() + 1) }));
             });
@@ -396,7 +396,7 @@ fn at_the_threads_end(stream_first: bool) {
         let (stream, mut peer) = connection(&runtime);
         let held = stream.clone();
         let task = runtime.spawn(async move {
-            let _last_wish = OnDrop(move || tell.send(()).unwrap());
+            let _on_drop = OnDrop(move || tell.send(()).unwrap());
             let _ = held.read(&mut [0; 8]).await;
         });
         runtime.turn(NOW).unwrap();

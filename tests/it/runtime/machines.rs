@@ -1,5 +1,4 @@
-//! The runtime from outside: spawning, joining, aborting, panics, wakers across threads, and being
-//! driven by a host's loop.
+//! The runtime from outside: spawning, joining, aborting, panics and wakers across threads.
 #![allow(
     clippy::async_yields_async,
     reason = "sleeps and handles are carried out of a runtime"
@@ -196,15 +195,15 @@ impl Drop for Bomb {
 fn a_waker_that_panics_takes_nothing_with_it() {
     let _watchdog = watchdog();
     let runtime = Runtime::new().unwrap();
-    let rude = Waker::from(Arc::new(wakers::Rude));
-    // Each of the three ways in which the loop wakes a stranger, and a neighbour in the same batch.
+    let panicking = Waker::from(Arc::new(wakers::PanicsOnWake));
+    // Two ways in which the loop wakes a foreign waker, and a neighbour in the same batch.
     let mut joined = Box::pin(runtime.spawn(async {}));
     let mut sleep = Box::pin(runtime.block_on(async { time::sleep(Duration::ZERO) }));
     sleep
         .as_mut()
         .reset(std::time::Instant::now() + Duration::from_millis(50));
     runtime.block_on(async {
-        let mut cx = Context::from_waker(&rude);
+        let mut cx = Context::from_waker(&panicking);
         assert!(joined.as_mut().poll(&mut cx).is_pending());
         assert!(sleep.as_mut().poll(&mut cx).is_pending());
         time::sleep(Duration::from_millis(60)).await;
@@ -223,7 +222,7 @@ fn block_on_passes_a_panic_on_and_the_runtime_can_be_used_again() {
     assert_eq!(runtime.block_on(async { 1 }), 1);
 }
 
-// ---- the sentences ----
+// ---- what panics say ----
 
 #[test]
 fn driving_a_runtime_inside_a_runtime_panics_with_a_sentence() {

@@ -1,4 +1,4 @@
-//! What other threads send: none of it is lost, however it falls together with the loop's looking.
+//! What other threads send: none of it is lost, whenever it comes while the loop polls.
 
 use std::future::{Future, poll_fn};
 use std::io;

@@ -148,7 +148,7 @@ fn an_abort_and_a_dropped_handle_before_the_turn_call_it_no_second_time() {
 }
 
 #[test]
-fn a_host_that_turns_by_itself_is_not_called_for_what_came_meanwhile() {
+fn a_host_that_turns_by_itself_is_not_called_for_most_of_what_comes_meanwhile() {
     let host = Host::new();
     let (ours, mut theirs) = pair(&host);
     let read = host.runtime.spawn(async move {
@@ -185,7 +185,7 @@ mod between_turns {
     use super::*;
 
     #[test]
-    fn a_deadline_that_is_set_earlier_counts() {
+    fn a_deadline_that_is_set_earlier_calls_the_host() {
         let host = Host::new();
         let (ours, _theirs) = pair(&host);
         let reader = ours.clone();
@@ -225,7 +225,7 @@ mod between_turns {
     }
 
     #[test]
-    fn a_spawn_a_wake_and_a_job_from_another_thread_count() {
+    fn a_spawn_a_wake_and_a_job_from_another_thread_call_the_host() {
         let host = Host::new();
         let ran = Rc::new(Cell::new(false));
         let sets = ran.clone();
@@ -245,7 +245,7 @@ mod between_turns {
     }
 
     #[test]
-    fn a_sleep_that_a_destructor_moves_counts() {
+    fn a_sleep_that_a_destructor_moves_calls_the_host() {
         struct Sooner(Rc<RefCell<time::Sleep>>);
         impl Drop for Sooner {
             fn drop(&mut self) {
@@ -270,7 +270,7 @@ mod between_turns {
     }
 
     #[test]
-    fn a_task_that_is_aborted_is_joined() {
+    fn an_abort_calls_the_host() {
         let host = Host::new();
         let task = host.runtime.spawn(pending::<()>());
         let joined = host.runtime.spawn(async move {
@@ -423,7 +423,7 @@ fn a_handle_that_outlives_the_runtime_keeps_neither_the_thread_nor_the_callback(
 }
 
 #[test]
-fn a_stream_that_outlives_the_runtime_tells_nothing() {
+fn a_stream_that_outlives_the_runtime_may_be_used() {
     let host = Host::new();
     let (ours, _theirs) = pair(&host);
     assert!(host.end() <= 1);

@@ -32,9 +32,9 @@ impl Drop for Bomb {
 }
 
 /// Panics with a bomb when it is dropped.
-struct ThrowsOnDrop;
+struct PanicsOnDrop;
 
-impl Drop for ThrowsOnDrop {
+impl Drop for PanicsOnDrop {
     fn drop(&mut self) {
         if !thread::panicking() {
             panic_any(Bomb);
@@ -43,16 +43,16 @@ impl Drop for ThrowsOnDrop {
 }
 
 /// Panics with a bomb when it is woken.
-struct ThrowsOnWake;
+struct PanicsOnWake;
 
-impl Wake for ThrowsOnWake {
+impl Wake for PanicsOnWake {
     fn wake(self: Arc<Self>) {
         panic_any(Bomb);
     }
 }
 
 thread_local! {
-    /// Whether a waker of `VTABLE` throws when it is dropped.
+    /// Whether a waker of `VTABLE` panics when it is dropped.
     static ARMED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -67,8 +67,8 @@ static VTABLE: RawWakerVTable = RawWakerVTable::new(
     },
 );
 
-/// Polls a future once, and drops it when each clone of its waker throws as it is dropped.
-fn drop_rudely(mut future: Pin<Box<impl Future>>, between: impl FnOnce()) {
+/// Polls a future once, and drops it when each clone of its waker panics as it is dropped.
+fn drop_with_panicking_waker(mut future: Pin<Box<impl Future>>, between: impl FnOnce()) {
     // SAFETY: there is no data, and the functions of the vtable look at none.
     let waker = unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &VTABLE)) };
     assert!(
@@ -86,9 +86,9 @@ fn drop_rudely(mut future: Pin<Box<impl Future>>, between: impl FnOnce()) {
     }
 }
 
-/// Polls a future once with a waker that throws.
-fn wait_rudely(future: Pin<&mut impl Future>) {
-    let waker = Waker::from(Arc::new(ThrowsOnWake));
+/// Polls a future once with a waker that panics.
+fn wait_with_panicking_waker(future: Pin<&mut impl Future>) {
+    let waker = Waker::from(Arc::new(PanicsOnWake));
     let polled = future.poll(&mut Context::from_waker(&waker));
     assert!(polled.is_pending());
 }
@@ -120,16 +120,16 @@ impl Neighbourhood {
             let before = self.runs.get();
             let turned = catch_unwind(AssertUnwindSafe(|| self.runtime.turn(NOW)));
             assert!(turned.is_ok(), "the panic came out of the turn");
-            assert!(self.runs.get() > before, "the neighbour ran");
+            assert!(self.runs.get() > before, "the neighbour did not run");
         }
     }
 }
 
 #[test]
-fn a_task_that_is_aborted_from_inside_and_from_outside() {
+fn an_abort_drops_its_task_whatever_the_destructor_does() {
     let Neighbourhood { runtime, .. } = &Neighbourhood::new();
     let holds = || {
-        let holds = ThrowsOnDrop;
+        let holds = PanicsOnDrop;
         async move {
             pending::<()>().await;
             drop(holds);
@@ -145,11 +145,11 @@ fn a_task_that_is_aborted_from_inside_and_from_outside() {
 }
 
 #[test]
-fn a_run_that_is_given_up_with_a_waker_that_throws_when_dropped() {
+fn a_run_given_up_with_a_waker_that_panics_aborts_its_task() {
     let all = Neighbourhood::new();
     let handle = all.runtime.handle();
     let running = handle.run(|| async { pending::<()>().await });
-    drop_rudely(Box::pin(running), || {
+    drop_with_panicking_waker(Box::pin(running), || {
         all.goes_on();
         assert_eq!(
             all.runtime.stats().tasks,
@@ -158,14 +158,14 @@ fn a_run_that_is_given_up_with_a_waker_that_throws_when_dropped() {
         );
     });
     all.goes_on();
-    assert_eq!(all.runtime.stats().tasks, 1, "the task was aborted");
+    assert_eq!(all.runtime.stats().tasks, 1, "the task was not aborted");
 }
 
 #[test]
-fn a_wait_for_a_scope_that_is_given_up_with_a_waker_that_throws_when_dropped() {
+fn a_scope_given_up_with_a_waker_that_panics_keeps_no_waiter() {
     let top = CancelToken::new();
     let below = top.child().child();
-    drop_rudely(Box::pin(below.canceled()), || ());
+    drop_with_panicking_waker(Box::pin(below.canceled()), || ());
     for scope in [&top, &below] {
         assert!(format!("{scope:?}").contains("waiters: 0"), "{scope:?}");
     }
@@ -174,7 +174,7 @@ fn a_wait_for_a_scope_that_is_given_up_with_a_waker_that_throws_when_dropped() {
 #[test]
 fn a_destructor_that_panics_ends_its_task_by_a_panic() {
     let runtime = Runtime::new().unwrap();
-    let mut holds = Some(ThrowsOnDrop);
+    let mut holds = Some(PanicsOnDrop);
     let task = runtime.spawn(poll_fn(move |_| {
         // Kept until the future is dropped, which is after it has returned.
         assert!(holds.as_mut().is_some());
@@ -185,7 +185,7 @@ fn a_destructor_that_panics_ends_its_task_by_a_panic() {
 }
 
 #[test]
-fn a_task_that_panics_detached_or_joined() {
+fn a_task_that_panics_harms_no_other() {
     let all = Neighbourhood::new();
     drop(all.runtime.spawn(async { panic_any(Bomb) }));
     let joined = all.runtime.spawn(async { panic_any(Bomb) });
@@ -199,30 +199,30 @@ fn a_task_that_panics_detached_or_joined() {
 }
 
 #[test]
-fn an_output_without_a_handle() {
+fn an_output_without_a_handle_may_panic_when_dropped() {
     let all = Neighbourhood::new();
-    drop(all.runtime.spawn(async { ThrowsOnDrop }));
+    drop(all.runtime.spawn(async { PanicsOnDrop }));
     all.goes_on();
 }
 
 #[test]
-fn an_output_whose_handle_goes_with_its_task() {
+fn an_output_may_panic_when_its_handle_goes_with_its_task() {
     let all = Neighbourhood::new();
-    let own: Rc<RefCell<Option<JoinHandle<ThrowsOnDrop>>>> = Rc::default();
+    let own: Rc<RefCell<Option<JoinHandle<PanicsOnDrop>>>> = Rc::default();
     let mut holds = Some(own.clone());
     let task = all.runtime.spawn(poll_fn(move |_| {
         // Kept until the future is dropped, which is after it has returned.
         assert!(holds.as_mut().is_some());
-        Poll::Ready(ThrowsOnDrop)
+        Poll::Ready(PanicsOnDrop)
     }));
     *own.borrow_mut() = Some(task);
     drop(own);
     all.goes_on();
-    assert_eq!(all.runtime.stats().tasks, 1, "the neighbour alone");
+    assert_eq!(all.runtime.stats().tasks, 1, "not the neighbour alone");
 }
 
 #[test]
-fn a_waker_for_a_socket_a_sleep_a_scope_and_a_join() {
+fn wakers_that_panic_harm_no_other_task() {
     let all = Neighbourhood::new();
     let (ours, theirs) = all.runtime.block_on(async { UnixStream::pair().unwrap() });
     let mut buffer = [0; 8];
@@ -234,27 +234,24 @@ fn a_waker_for_a_socket_a_sleep_a_scope_and_a_join() {
     all.runtime.block_on(async {
         let mut sleep = Box::pin(time::sleep(Duration::ZERO));
         sleep.as_mut().reset(time::now() + Duration::from_millis(1));
-        wait_rudely(read.as_mut());
-        wait_rudely(hung_up.as_mut());
-        wait_rudely(sleep.as_mut());
-        wait_rudely(end.as_mut());
-        wait_rudely(Pin::new(&mut join));
+        wait_with_panicking_waker(read.as_mut());
+        wait_with_panicking_waker(hung_up.as_mut());
+        wait_with_panicking_waker(sleep.as_mut());
+        wait_with_panicking_waker(end.as_mut());
+        wait_with_panicking_waker(Pin::new(&mut join));
         time::sleep(Duration::from_millis(3)).await;
     });
     drop(theirs);
     let cancels = all.runtime.spawn(async move { scope.cancel() });
     all.goes_on();
-    assert!(
-        all.runtime.block_on(cancels).is_ok(),
-        "it canceled, and no more"
-    );
+    assert!(all.runtime.block_on(cancels).is_ok(), "its cancel panicked");
 }
 
 #[test]
-fn a_blocking_job_whose_output_is_not_taken() {
+fn a_blocking_job_may_panic_and_its_thread_goes_on() {
     let all = Neighbourhood::new();
     all.runtime.block_on(async {
-        drop(spawn_blocking(|| ThrowsOnDrop));
+        drop(spawn_blocking(|| PanicsOnDrop));
         let job = spawn_blocking(|| -> () { panic_any(Bomb) });
         assert!(job.await.unwrap_err().is_panic());
         // The thread lives, and does more.
@@ -264,7 +261,7 @@ fn a_blocking_job_whose_output_is_not_taken() {
 }
 
 #[test]
-fn what_is_sent_through_a_handle() {
+fn a_closure_sent_through_a_handle_may_panic() {
     let all = Neighbourhood::new();
     all.runtime.handle().spawn(|| {
         panic_any(Bomb);
@@ -275,7 +272,7 @@ fn what_is_sent_through_a_handle() {
 }
 
 #[test]
-fn a_task_that_waits_for_one_that_panics() {
+fn a_task_that_waits_for_one_that_panics_is_told() {
     let all = Neighbourhood::new();
     let parent = all.runtime.spawn(async {
         let child = spawn(async { panic_any(Bomb) });

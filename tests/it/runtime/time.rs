@@ -116,7 +116,7 @@ fn a_stale_entry_does_not_move_virtual_time() {
         stream.set_read_deadline(Some(start + SECOND)).unwrap();
         stream.set_read_deadline(None).unwrap();
         drop(time::timeout(SECOND, pending::<()>()));
-        // Nothing is live: it waits for the world, however long that takes.
+        // Nothing is live: it waits for an event, however long that takes.
         let writer = thread::spawn(move || {
             moment();
             peer.write_all(b"!").unwrap();

@@ -71,7 +71,7 @@ fn checked(json: &str) -> Vec<[Vec<String>; 2]> {
             phase => panic!("{phase}"),
         }
     }
-    assert!(open.is_empty(), "all ends");
+    assert!(open.is_empty(), "some have no end");
     ended
 }
 
@@ -86,7 +86,7 @@ fn begins_and_ends_nest_and_no_time_goes_back() {
 }
 
 #[test]
-fn each_run_for_a_message_is_followed_to_the_event_that_brought_it() {
+fn each_run_has_its_cause_before_it() {
     let runtime = traced(1 << 20);
     runtime.block_on(echo_once()).unwrap();
     let records = last(&runtime).records;
@@ -202,7 +202,7 @@ fn two_threads_read_while_the_loop_writes() {
         let mut lost = 0;
         while lost < 10_000 {
             let trace = handle.trace_last(MINUTE).unwrap();
-            assert!(trace.lost >= lost, "the ring forgets no loss");
+            assert!(trace.lost >= lost, "the ring forgot a loss");
             lost = trace.lost;
             checked(&trace.to_json());
         }
@@ -283,7 +283,7 @@ fn a_ring_that_overflows_drops_the_oldest_and_says_how_many() {
 }
 
 #[test]
-fn of_a_clock_that_jumps_the_wait_takes_the_jump_and_the_runs_before_it_no_time() {
+fn with_a_virtual_clock_only_the_wait_takes_time() {
     let runtime = Runtime::builder().virtual_clock().trace(1 << 20);
     let runtime = runtime.build().unwrap();
     runtime.block_on(async {

@@ -203,6 +203,6 @@ fn yield_now_lets_go_first_what_another_thread_has_woken() {
         let waker = told.recv().unwrap();
         thread::spawn(move || waker.wake()).join().unwrap();
         yield_now().await;
-        assert_eq!(runs.get(), 2, "it was woken before the yield");
+        assert_eq!(runs.get(), 2, "it was not woken before the yield");
     });
 }

@@ -1,5 +1,5 @@
-//! Fairness of each operation: a loop of what is always ready yields, and beside such a loop
-//! everything else comes about.
+//! Fairness of each operation: a loop of ready operations yields, and what else is due happens
+//! beside it.
 
 use std::cell::Cell;
 use std::future::{Future, pending, poll_fn};
@@ -175,12 +175,12 @@ async fn always_ready() {
 }
 
 /// Polls a future once a turn, beside and after one that uses up the machine's budget.
-async fn ends_beside_a_firehose<T>(end: impl Future<Output = T>) -> T {
+async fn ends_beside_always_ready<T>(end: impl Future<Output = T>) -> T {
     let mut end = pin!(end);
     for _ in 0..100 {
-        let mut hose = pin!(always_ready());
+        let mut busy = pin!(always_ready());
         let ended = poll_fn(|cx| {
-            assert!(hose.as_mut().poll(cx).is_pending());
+            assert!(busy.as_mut().poll(cx).is_pending());
             Poll::Ready(end.as_mut().poll(cx))
         });
         if let Poll::Ready(ended) = ended.await {
@@ -192,48 +192,50 @@ async fn ends_beside_a_firehose<T>(end: impl Future<Output = T>) -> T {
 }
 
 #[test]
-fn what_is_over_comes_about_beside_a_neighbour_that_is_always_ready() {
+fn what_is_over_comes_about_beside_a_future_that_is_always_ready() {
     run(async {
         let token = CancelToken::new();
         let late = token.with_deadline(time::now());
         token.cancel();
-        ends_beside_a_firehose(time::sleep(Duration::ZERO)).await;
-        ends_beside_a_firehose(token.canceled()).await;
-        ends_beside_a_firehose(late.canceled()).await;
+        ends_beside_always_ready(time::sleep(Duration::ZERO)).await;
+        ends_beside_always_ready(token.canceled()).await;
+        ends_beside_always_ready(late.canceled()).await;
         let (server, client) = pair().await;
         client.close().unwrap();
         server.hung_up().await.unwrap();
-        ends_beside_a_firehose(server.hung_up()).await.unwrap();
+        ends_beside_always_ready(server.hung_up()).await.unwrap();
         server.set_deadline(Some(time::now())).unwrap();
-        let late = ends_beside_a_firehose(server.read(&mut [0])).await;
+        let late = ends_beside_always_ready(server.read(&mut [0])).await;
         assert!(late.unwrap_err().is_timeout());
     });
 }
 
 #[test]
-fn what_is_ready_is_done_beside_a_neighbour_that_is_always_ready() {
+fn what_is_ready_is_done_beside_a_future_that_is_always_ready() {
     run(async {
         let (server, client) = pair().await;
         for round in 0..10 {
-            ends_beside_a_firehose(client.write_all(b"ping"))
+            ends_beside_always_ready(client.write_all(b"ping"))
                 .await
                 .unwrap();
             let mut ping = [0; 4];
-            let read = ends_beside_a_firehose(server.read_exact(&mut ping));
+            let read = ends_beside_always_ready(server.read_exact(&mut ping));
             read.await.unwrap();
-            ends_beside_a_firehose(server.write(b"pong")).await.unwrap();
+            ends_beside_always_ready(server.write(b"pong"))
+                .await
+                .unwrap();
             let heard = match round % 2 {
-                0 => ends_beside_a_firehose(client.read_with(<[u8]>::len)).await,
-                _ => ends_beside_a_firehose(client.read(&mut [0; 8])).await,
+                0 => ends_beside_always_ready(client.read_with(<[u8]>::len)).await,
+                _ => ends_beside_always_ready(client.read(&mut [0; 8])).await,
             };
             assert_eq!(heard.unwrap(), 4);
         }
         // Given up after it has yielded, it leaves the direction to the next.
         let mut given_up = Box::pin(server.write(b"x"));
         {
-            let mut hose = pin!(always_ready());
+            let mut busy = pin!(always_ready());
             poll_fn(|cx| {
-                assert!(hose.as_mut().poll(cx).is_pending());
+                assert!(busy.as_mut().poll(cx).is_pending());
                 assert!(given_up.as_mut().poll(cx).is_pending());
                 Poll::Ready(())
             })
@@ -246,7 +248,7 @@ fn what_is_ready_is_done_beside_a_neighbour_that_is_always_ready() {
 }
 
 #[test]
-fn a_limit_ends_a_future_that_is_always_ready() {
+fn a_timeout_ends_a_future_that_is_always_ready() {
     run(async {
         let limited = time::timeout(Duration::ZERO, always_ready());
         assert!(limited.await.is_err());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use netpoller::{CloseReason, Conn, Drain, Protocol, Server, spawn, time};
 
 use crate::support::running::SECOND;
-use crate::support::scripted::{dial, read_all, serving};
+use crate::support::scripted_protocol::{dial, read_all, serving};
 
 /// Says good-bye, and notes why it ended.
 struct Leaves {

@@ -189,7 +189,7 @@ fn a_drain_ends_although_clients_keep_arriving() {
 }
 
 #[test]
-fn a_drain_without_a_limit_takes_as_long_as_it_takes() {
+fn a_drain_of_the_longest_duration_ends_with_its_connections() {
     let _watchdog = watchdog();
     for dispatch in WAYS {
         let server = start(Server::new(|_| Echo).workers(2).dispatch(dispatch));

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use netpoller::{Conn, Limits, Protocol, Server, TcpStream, time};
 
 use crate::support::running::{Echo, SECOND, echo, start};
-use crate::support::scripted::{dial, serving, until};
+use crate::support::scripted_protocol::{dial, serving, until};
 use crate::support::watchdog::watchdog;
 
 /// Ends as the first byte says; other bytes wait for more.
@@ -120,6 +120,6 @@ fn the_loops_of_all_workers_are_read_while_they_run() {
     // Once it has ended, what it has done is still known, and nothing lives.
     let ended = server.stop();
     assert!(ended.turns() >= turns);
-    let tasks = runtimes.iter().map(|runtime| runtime.stats().descriptors());
-    assert_eq!(tasks.sum::<u64>(), 0);
+    let descriptors = runtimes.iter().map(|runtime| runtime.stats().descriptors());
+    assert_eq!(descriptors.sum::<u64>(), 0);
 }

@@ -22,12 +22,12 @@ fn tcp() -> StdListener {
 }
 
 /// A path that no other test has, removed in the end.
-struct Path(PathBuf);
+struct TempPath(PathBuf);
 
-impl Path {
+impl TempPath {
     fn new(name: &str) -> Self {
         let name = format!("netpoller-it-{name}-{}", std::process::id());
-        Path(std::env::temp_dir().join(name))
+        TempPath(std::env::temp_dir().join(name))
     }
 
     fn listen(&self) -> StdUnixListener {
@@ -35,7 +35,7 @@ impl Path {
     }
 }
 
-impl Drop for Path {
+impl Drop for TempPath {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
@@ -53,7 +53,7 @@ fn a_server_listens_on_tcp_and_unix_at_once_in_every_dispatch() {
     for dispatch in [Dispatch::Auto, Dispatch::ReusePort, Dispatch::HandOver] {
         for workers in [1, 3] {
             let _watchdog = watchdog();
-            let path = Path::new("both");
+            let path = TempPath::new("both");
             let config = ListenConfig::new().backlog(16);
             let listeners = Listeners::from(tcp())
                 .and(path.listen())
@@ -81,7 +81,7 @@ fn a_server_listens_on_tcp_and_unix_at_once_in_every_dispatch() {
 #[test]
 fn connections_of_a_given_listener_are_spread_over_the_workers() {
     let _watchdog = watchdog();
-    let path = Path::new("spread");
+    let path = TempPath::new("spread");
     let bound = Server::new(|_| Echo).workers(2).bind_to(path.listen());
     let bound = bound.unwrap();
     let handle = bound.handle();
@@ -142,7 +142,7 @@ fn a_configured_listener_has_one_port_for_all_workers() {
 #[test]
 fn in_a_runtime_of_yours_one_worker_serves_all_listeners() {
     let _watchdog = watchdog();
-    let path = Path::new("run-in");
+    let path = TempPath::new("run-in");
     let server = Server::new(|_| Echo).workers(4);
     let listeners = Listeners::from(path.listen()).and((ListenConfig::new(), "127.0.0.1:0"));
     let bound = server.bind_to(listeners).unwrap();
@@ -164,7 +164,7 @@ fn in_a_runtime_of_yours_one_worker_serves_all_listeners() {
 #[test]
 fn a_unix_client_that_is_queued_is_served_in_a_drain() {
     let _watchdog = watchdog();
-    let path = Path::new("queued");
+    let path = TempPath::new("queued");
     let bound = Server::new(|_| Echo).bind_to(path.listen()).unwrap();
     let mut clients: Vec<_> = (0..20)
         .map(|_| StdUnixStream::connect(&path.0).unwrap())
@@ -200,7 +200,7 @@ fn a_server_on_nothing_or_on_a_taken_port_is_an_error_and_no_port_stays_open() {
 
 #[test]
 fn a_server_on_unix_alone_has_no_tcp_address() {
-    let path = Path::new("no-tcp");
+    let path = TempPath::new("no-tcp");
     let bound = Server::new(|_| Echo).bind_to(path.listen()).unwrap();
     let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bound.local_addr()));
     assert!(asked.is_err());
@@ -208,7 +208,7 @@ fn a_server_on_unix_alone_has_no_tcp_address() {
 }
 
 #[test]
-fn a_connection_over_unix_has_the_peer_s_path_and_no_tcp_options_fail_it() {
+fn a_connection_over_unix_has_the_peer_s_path_and_tcp_options_are_left_out() {
     struct Names;
     impl Protocol for Names {
         fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
@@ -222,7 +222,7 @@ fn a_connection_over_unix_has_the_peer_s_path_and_no_tcp_options_fail_it() {
         }
     }
     let _watchdog = watchdog();
-    let path = Path::new("names");
+    let path = TempPath::new("names");
     let bound = Server::new(|_| Names).bind_to(path.listen()).unwrap();
     let handle = bound.handle();
     let serving = thread::spawn(move || bound.run());
@@ -280,7 +280,7 @@ fn a_large_answer_over_unix_arrives_whole_before_a_close_and_in_a_drain() {
     }
     let _watchdog = watchdog();
     for closes in [true, false] {
-        let path = Path::new("large");
+        let path = TempPath::new("large");
         let server = Server::new(move |_| Sends { closes }).workers(2);
         let bound = server.bind_to(path.listen()).unwrap();
         let handle = bound.handle();

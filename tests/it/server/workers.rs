@@ -305,7 +305,7 @@ fn the_factory_is_given_the_peers_address() {
 }
 
 #[test]
-fn no_number_of_workers_and_zero_are_as_many_as_cpus() {
+fn none_or_zero_workers_means_one_for_each_cpu() {
     let _watchdog = watchdog();
     let cpus = std::thread::available_parallelism().unwrap().get();
     for workers in [None, Some(0), Some(cpus)] {

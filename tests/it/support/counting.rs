@@ -1,5 +1,5 @@
 //! The system's selector, counted: how often the loop asks, how long it means to wait, and how
-//! often it is broken in upon.
+//! often it is interrupted.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};

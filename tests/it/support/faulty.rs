@@ -1,8 +1,8 @@
 //! Seeds, and a selector that errs by them in every way that the contract of a selector allows.
 //!
-//! It splits, delays, doubles and makes up events, also for tokens whose owners are gone. It never loses
-//! one, parts a hang-up from its readiness, or calls a harvest complete while it holds something back,
-//! since no loop could be right under these.
+//! It splits, delays, doubles and makes up events, also for tokens whose owners are gone. It never
+//! loses one, separates a hang-up from its readiness, or calls a harvest complete while it holds
+//! something back, since no loop could be right under these.
 
 use std::io;
 use std::time::Duration;
@@ -68,7 +68,7 @@ impl Faulty {
         }
     }
 
-    /// Readiness that nothing stands behind, for any token: of the living and of the dead.
+    /// Readiness that nothing stands behind, for any token: open and closed.
     fn made_up(&mut self) -> Event {
         let any = [
             Readiness::READ,

@@ -1,4 +1,4 @@
-//! Other people's executors in small: wakers that count, and a join that polls only those of its
+//! Small foreign executors: wakers that count, and a join that polls only those of its
 //! children whose own waker was woken, as FuturesUnordered does.
 #![allow(dead_code, reason = "each test file uses some")]
 
@@ -25,9 +25,9 @@ impl Wake for Counter {
 }
 
 /// Panics when it is woken.
-pub struct Rude;
+pub struct PanicsOnWake;
 
-impl Wake for Rude {
+impl Wake for PanicsOnWake {
     fn wake(self: Arc<Self>) {
         panic!("a waker of bad manners");
     }

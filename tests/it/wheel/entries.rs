@@ -8,7 +8,7 @@ use netpoller::reactor::{Descriptor, Direction, Entries, Reactor};
 use netpoller::{Runtime, time};
 
 use crate::support::loopback::{pair, virtual_runtime};
-use crate::support::script::{Nothing, scripted};
+use crate::support::scripted_selector::{Nothing, scripted};
 use crate::support::stall::stall;
 use crate::support::watchdog::watchdog;
 
@@ -31,7 +31,7 @@ mod invariant_12 {
     use super::*;
 
     #[test]
-    fn near_and_far_deadlines_that_alternate_leave_no_heap_of_entries() {
+    fn near_and_far_deadlines_that_alternate_leave_bounded_entries() {
         let reactor = Reactor::with(scripted().0);
         let all: Vec<Descriptor<usize>> = (0..200)
             .map(|_| reactor.open(&mut Nothing).unwrap())
@@ -50,7 +50,7 @@ mod invariant_12 {
     }
 
     #[test]
-    fn a_near_deadline_that_fires_over_and_over_before_the_same_far_one() {
+    fn near_deadlines_moved_to_the_same_far_one_leave_bounded_entries() {
         let _watchdog = watchdog();
         let runtime = virtual_runtime();
         runtime.block_on(async {
@@ -62,8 +62,8 @@ mod invariant_12 {
             for _ in 0..100 {
                 for (at, (server, _client)) in pairs.iter().enumerate() {
                     let near = time::now() + Duration::from_millis(1 + at as u64 % 3);
-                    // Each is moved away before it fires, and the entry behind it goes on to the far
-                    // deadline: at the very tick where an older entry of it may lie.
+                    // Each is moved away before it fires, and its entry goes on to the far
+                    // deadline, where an older entry of it may lie.
                     server.set_read_deadline(Some(far)).unwrap();
                     server.set_read_deadline(Some(near)).unwrap();
                     server.set_read_deadline(Some(far)).unwrap();
@@ -77,7 +77,7 @@ mod invariant_12 {
     }
 
     #[test]
-    fn holds_at_every_step_while_near_deadlines_fire() {
+    fn the_bound_holds_at_every_step_while_near_entries_fire() {
         let _watchdog = watchdog();
         let reactor = Reactor::with(scripted().0);
         let all: Vec<Descriptor<usize>> = (0..100)
@@ -97,11 +97,11 @@ mod invariant_12 {
             reactor.turn(Some(Duration::ZERO), &mut out).unwrap();
             assert_bounded(&reactor, all.len());
         }
-        assert!(out.is_empty(), "none of them passed");
+        assert!(out.is_empty(), "{} passed", out.len());
     }
 
     #[test]
-    fn connections_that_churn_under_long_timeouts_leave_nothing() {
+    fn connections_that_churn_under_long_timeouts_leave_bounded_entries() {
         let reactor = Reactor::with(scripted().0);
         let hour = Instant::now() + 3600 * SECOND;
         for _ in 0..20_000 {
@@ -130,7 +130,7 @@ mod invariant_12 {
     }
 
     #[test]
-    fn sleeps_that_are_reset_and_dropped_leave_nothing() {
+    fn timeouts_that_are_dropped_leave_no_timer_and_no_waiter() {
         let runtime = Runtime::new().unwrap();
         runtime.block_on(async {
             for round in 0..5000 {

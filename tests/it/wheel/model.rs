@@ -17,34 +17,34 @@ const OPERATIONS: usize = 100_000;
 const REMEMBERED: usize = 2_000;
 
 /// Where a walk starts, and how far its ticks and its steps reach, in bits.
-struct Terrain {
+struct Ranges {
     start: Tick,
     reach: u64,
     step: u64,
 }
 
-const SECONDS: Terrain = Terrain {
+const SECONDS: Ranges = Ranges {
     start: Tick::ZERO,
     reach: 16,
     step: 8,
 };
-const ALL_LEVELS: Terrain = Terrain {
+const ALL_LEVELS: Ranges = Ranges {
     start: Tick::new(77),
     reach: 44,
     step: 36,
 };
-const LEVELS_WRAP: Terrain = Terrain {
+const LEVELS_WRAP: Ranges = Ranges {
     start: Tick::new((1 << 36) - 900_000),
     reach: 20,
     step: 12,
 };
-const END_OF_TIME: Terrain = Terrain {
+const END_OF_TIME: Ranges = Ranges {
     start: Tick::new(u64::MAX - 9_000_000),
     reach: 63,
     step: 9,
 };
 
-/// Asserts the bound that keeps the wheel small, and returns how many entries there are.
+/// Asserts the bound that keeps the wheel small, and returns the entries there are.
 fn bounded<V>(timers: &Timers<V>) -> usize {
     let (entries, live) = (timers.entries(), timers.len());
     assert!(

@@ -146,7 +146,7 @@ fn main() -> io::Result<()> {
                 accept(&listener, poll.registry(), &mut connections)?;
                 continue;
             }
-            // The token may be that of a connection closed earlier in this batch.
+            // The token may be that of a connection closed earlier among these events.
             let Some(connection) = connections.get_mut(event.token().0) else {
                 continue;
             };

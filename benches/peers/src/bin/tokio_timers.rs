@@ -1,4 +1,4 @@
-//! Many `tokio::time::Sleep`s at once: armed by their first poll, moved, cancelled by being dropped.
+//! Many `tokio::time::Sleep`s at once: armed by their first poll, moved, canceled by being dropped.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;

@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use netpoller::{Bound, ConnId, Filter, FilterIo, Limits, ServerHandle, time};
 
-use super::{Bang, Frames, greeted};
-use crate::support::scripted::{
+use super::{Frames, PanicsOnBang, greeted};
+use crate::support::scripted_protocol::{
     MILLISECOND, Script, close, dial, nothing, read_all, serving, until,
 };
 
@@ -116,7 +116,7 @@ fn a_panic_of_a_filter_leaves_nothing_charged_however_much_was_on_its_way() {
     let limits = Limits::default()
         .with_most_queued(300_000)
         .with_most_queued_in_all(400_000);
-    let server = script.server().limits(limits).filter(|_| Bang);
+    let server = script.server().limits(limits).filter(|_| PanicsOnBang);
     serving(server, async |bound: Rc<Bound<_>>| {
         for way in ["m", "b", "s", "w"] {
             for round in 0..5 {

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use netpoller::{Bound, Conn, ConnHandle, Filter, FilterIo, Limits, Server};
 
-use super::Bang;
+use super::PanicsOnBang;
 use crate::support::running::Echo;
 use crate::support::schedule::virtual_runtime;
-use crate::support::scripted::{Script, dial, read_all, serving, until};
+use crate::support::scripted_protocol::{Script, dial, read_all, serving, until};
 
 /// Fails as the first byte says.
 struct Bad;
@@ -33,7 +33,7 @@ impl Filter for Bad {
                 Ok(bytes.len())
             }
             b'b' => {
-                // A bomb.
+                // It expands.
                 (0..1000).for_each(|_| io.to_protocol(&[7; 10_000]));
                 Ok(bytes.len())
             }
@@ -65,8 +65,8 @@ fn bad(script: &Script) -> Server<impl Fn(netpoller::Addr) -> Script + Send + Sy
     script.server().limits(limits).filter(|_| Bad)
 }
 
-/// What a client gets that sends this, and what the protocol hears at the end; and that a neighbour
-/// goes on, and nothing stays charged.
+/// Sends this as a client. Returns what comes back, and what `closed` is told. Another connection
+/// must go on.
 fn meets(sent: &'static [u8]) -> (io::Result<Vec<u8>>, String) {
     let script = Script::new();
     let got = serving(bad(&script), async |bound: Rc<Bound<_>>| {
@@ -137,10 +137,10 @@ fn a_filter_that_makes_much_of_little_ends_by_the_limits() {
     }
 }
 
-/// A bomb: a byte becomes a gigabyte. Notes how much is kept of it.
-struct Bomb(&'static AtomicUsize);
+/// A byte becomes a gigabyte. Notes how much is kept of it.
+struct Expands(&'static AtomicUsize);
 
-impl Filter for Bomb {
+impl Filter for Expands {
     fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
         for _ in 0..16_384 {
             match bytes[0] {
@@ -166,7 +166,7 @@ fn a_filter_that_makes_much_of_little_gets_no_more_memory_than_the_limits_allow(
         let limits = Limits::default()
             .with_most_unused(100_000)
             .with_most_queued(100_000);
-        let server = script.server().limits(limits).filter(|_| Bomb(&KEPT));
+        let server = script.server().limits(limits).filter(|_| Expands(&KEPT));
         serving(server, async |bound: Rc<Bound<_>>| {
             let client = dial(&bound).await;
             client.write_all(sent).await.unwrap();
@@ -217,7 +217,7 @@ fn a_factory_of_filters_that_panics_costs_its_connection_alone() {
             first.fetch_add(1, Ordering::Relaxed) > 0,
             "the first is refused"
         );
-        Bang
+        PanicsOnBang
     });
     serving(server, async |bound: Rc<Bound<_>>| {
         let (refused, served) = (dial(&bound).await, dial(&bound).await);
@@ -248,7 +248,7 @@ fn an_answer_that_is_lost_when_a_filter_panics_ends_with_a_reset() {
             ..Script::new()
         };
         serving(
-            script.server().filter(|_| Bang),
+            script.server().filter(|_| PanicsOnBang),
             async |bound: Rc<Bound<_>>| {
                 let client = dial(&bound).await;
                 client.read_exact(&mut [0; 4]).await.unwrap();
@@ -263,8 +263,8 @@ fn an_answer_that_is_lost_when_a_filter_panics_ends_with_a_reset() {
 
 #[test]
 fn a_protocol_is_told_of_the_end_although_the_destructor_of_its_filter_panics() {
-    struct Falls;
-    impl Filter for Falls {
+    struct Panics;
+    impl Filter for Panics {
         fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
             io.to_protocol(bytes);
             Ok(bytes.len())
@@ -274,13 +274,13 @@ fn a_protocol_is_told_of_the_end_although_the_destructor_of_its_filter_panics() 
             Ok(bytes.len())
         }
     }
-    impl Drop for Falls {
+    impl Drop for Panics {
         fn drop(&mut self) {
             panic!("a test's filter panics");
         }
     }
     let script = Script::new();
-    let server = script.server().filter(|_| Falls);
+    let server = script.server().filter(|_| Panics);
     serving(server, async |bound: Rc<Bound<_>>| {
         let client = dial(&bound).await;
         client.close_write().unwrap();
@@ -293,8 +293,8 @@ fn a_protocol_is_told_of_the_end_although_the_destructor_of_its_filter_panics() 
 #[test]
 fn at_the_end_of_its_runtime_no_filter_runs_and_the_protocol_is_told() {
     thread_local! { static HANDLE: Cell<Option<ConnHandle>> = const { Cell::new(None) } }
-    struct Falls;
-    impl Filter for Falls {
+    struct Panics;
+    impl Filter for Panics {
         fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
             io.to_protocol(bytes);
             Ok(bytes.len())
@@ -311,7 +311,7 @@ fn at_the_end_of_its_runtime_no_filter_runs_and_the_protocol_is_told() {
         ..Script::new()
     };
     let limits = Limits::default().with_most_queued_in_all(1000);
-    let server = script.server().limits(limits).filter(|_| Falls);
+    let server = script.server().limits(limits).filter(|_| Panics);
     let runtime = virtual_runtime();
     let bound = server.bind("127.0.0.1:0").unwrap();
     let _running = bound.run_in(&runtime).unwrap();

@@ -8,7 +8,7 @@ use std::io;
 
 use netpoller::{Bound, Filter, FilterIo, TcpStream};
 
-use crate::support::scripted::dial;
+use crate::support::scripted_protocol::dial;
 
 /// A frame is a length and so many bytes, each with one added. Before the first frame the client
 /// says `hello`, and the filter answers `welcome`. At the end it says `.`.
@@ -79,9 +79,9 @@ pub async fn greeted<F>(bound: &Bound<F>) -> TcpStream {
 }
 
 /// Panics at a `!` on its way out.
-pub struct Bang;
+pub struct PanicsOnBang;
 
-impl Filter for Bang {
+impl Filter for PanicsOnBang {
     fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
         io.to_protocol(bytes);
         Ok(bytes.len())

@@ -10,7 +10,9 @@ use std::time::Duration;
 use netpoller::{Bound, ConnHandle, Drain, Filter, FilterIo, spawn, time};
 
 use super::{Frames, framed, greeted, unframed};
-use crate::support::scripted::{MILLISECOND, SECOND, Script, dial, read_all, serving, until};
+use crate::support::scripted_protocol::{
+    MILLISECOND, SECOND, Script, dial, read_all, serving, until,
+};
 
 #[derive(Clone, Default)]
 struct Counts(Arc<[AtomicUsize; 2]>);
@@ -174,7 +176,7 @@ fn a_drain_waits_for_half_a_frame_and_its_good_bye_goes_through_the_filter() {
 }
 
 #[test]
-fn an_option_of_a_filter_is_one_for_some_connections_and_none_for_others() {
+fn the_factory_may_filter_some_connections_and_not_others() {
     let made = AtomicUsize::new(0);
     let server = Script::new().server().filter(move |_| {
         let number = made.fetch_add(1, Ordering::Relaxed);
@@ -228,7 +230,7 @@ fn what_the_last_handle_has_written_in_a_filter_goes_out() {
 }
 
 #[test]
-fn a_peer_that_never_shakes_hands_is_given_up_and_its_bytes_are_not_sent() {
+fn a_peer_that_never_shakes_hands_is_given_up_and_bytes_for_it_are_not_sent() {
     let script = Script {
         open: |conn| {
             conn.write(b"secret")?;

@@ -163,8 +163,8 @@ fn both_ends_and_the_listener_agree_on_their_names() {
 }
 
 /// Go's own test makes accept(2) fail by a hook. We make a connection that is reset before it is
-/// accepted: Linux hands it out all the same, others report ECONNABORTED; both must be passed over
-/// or given, never an error.
+/// accepted: Linux hands it out all the same, others report ECONNABORTED; `accept` returns that
+/// connection or skips it, and never fails.
 async fn aborted_before_accept<T: Transport<Kind = netpoller::net::Tcp>>() {
     let listener = T::listen().await.unwrap();
     T::dial(&listener).await.unwrap().abort().unwrap();

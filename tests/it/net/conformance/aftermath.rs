@@ -1,4 +1,4 @@
-//! What comes too late: events of one batch after a close among them, slots used again, and what
+//! What comes too late: events of one harvest after a close among them, slots used again, and what
 //! is given up half-way.
 //!
 //! Go's own tests say little of it; invariants 2, 5 and 8 do.
@@ -16,7 +16,7 @@ use netpoller::{NetError, spawn, time};
 use super::transport::*;
 
 /// Two readers become ready in one harvest, and the one that runs first closes the other's stream.
-async fn one_batch<T: Transport>() {
+async fn one_harvest<T: Transport>() {
     let (one, to_one) = pair::<T>().await;
     let (two, to_two) = pair::<T>().await;
     let readers = [(one.clone(), two.clone()), (two, one)].map(|(mine, other)| {
@@ -42,19 +42,19 @@ async fn one_batch<T: Transport>() {
 }
 
 #[test]
-fn a_close_in_the_same_batch_of_events_wins() {
+fn a_close_in_the_same_harvest_wins() {
     over_streams(
         Clock::Virtual,
-        one_batch::<Tcp4>,
-        one_batch::<Tcp6>,
-        one_batch::<UnixPath>,
+        one_harvest::<Tcp4>,
+        one_harvest::<Tcp6>,
+        one_harvest::<UnixPath>,
     );
 }
 
 /// The same, with the slot used again before the late event's waiter could run. `hung_up` parks a
-/// foreign waker, which is looked up by slot when it is to be woken: polls are counted, as one that
-/// nothing called for would find out and wait again.
-async fn slot_reused_in_the_batch<T: Transport>() {
+/// foreign waker, which is looked up by slot. Polls are counted, since a spurious one would only
+/// wait again.
+async fn slot_reused_in_the_harvest<T: Transport>() {
     let listener = T::listen().await.unwrap();
     let (trigger, pull) = connect::<T>(&listener).await;
     let (old, old_peer) = connect::<T>(&listener).await;
@@ -96,13 +96,13 @@ async fn slot_reused_in_the_batch<T: Transport>() {
 fn an_event_of_a_slots_former_owner_changes_nothing() {
     over_streams(
         Clock::Virtual,
-        slot_reused_in_the_batch::<Tcp4>,
-        slot_reused_in_the_batch::<Tcp6>,
-        slot_reused_in_the_batch::<UnixPath>,
+        slot_reused_in_the_harvest::<Tcp4>,
+        slot_reused_in_the_harvest::<Tcp6>,
+        slot_reused_in_the_harvest::<UnixPath>,
     );
 }
 
-/// The wheel still holds a place for a descriptor that is gone.
+/// The wheel still holds an entry for a descriptor that is gone.
 async fn old_deadline<T: Transport>() {
     let listener = T::listen().await.unwrap();
     for _ in 0..10 {

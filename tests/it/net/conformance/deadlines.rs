@@ -184,7 +184,7 @@ async fn deadline_race<T: Transport>() {
 }
 
 #[test]
-fn deadlines_that_race_with_their_operations_end() {
+fn operations_that_race_with_their_deadlines_end() {
     over_streams(
         Clock::Real,
         deadline_race::<Tcp4>,
@@ -194,9 +194,9 @@ fn deadlines_that_race_with_their_operations_end() {
 }
 
 /// Steadily earlier deadlines from eight tasks, as Go's TestConcurrentSetDeadline has it; here the
-/// places in the wheel are counted too.
+/// wheel's entries are counted too.
 #[test]
-fn many_tasks_that_move_many_deadlines_leave_one_timer_each_direction() {
+fn many_tasks_that_move_many_deadlines_leave_bounded_timers() {
     const CONNECTIONS: usize = 10;
     watched("tcp4", || {
         let runtime = runtime(Clock::Virtual);

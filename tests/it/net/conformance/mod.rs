@@ -11,8 +11,8 @@
 //! | `timeouts.rs` | operations that must, and must not, return at their deadline |
 //! | `deadlines.rs` | odd deadlines: now, past, extremes, races, a stalled loop |
 //! | `closing.rs` | closing from here, half and whole; operations of no bytes |
-//! | `peer_gone.rs` | the peer's going, in order or with a bang |
-//! | `aftermath.rs` | what comes too late: stale events, one batch, slots used again |
+//! | `peer_gone.rs` | the peer's going, by FIN or by RST |
+//! | `aftermath.rs` | what comes too late: stale events, one harvest, slots used again |
 //! | `accepting.rs` | listeners: many accepting, servers, ports taken and freed |
 //! | `writing.rs` | many buffers, big ones, many writers, short ones |
 //! | `errors.rs` | which operation, which addresses, in which words |

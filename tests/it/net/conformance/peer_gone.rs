@@ -1,7 +1,6 @@
-//! The peer's going, in order or with a bang, seen from here.
+//! The peer's going, by FIN or by RST, seen from here.
 //!
-//! Mirrors Go's `net/net_test.go` (CloseUnblocksRead, NotTemporaryRead) and more
-//! of the behaviours.
+//! Mirrors Go's `net/net_test.go` (CloseUnblocksRead, NotTemporaryRead).
 
 use std::io;
 use std::pin::pin;

@@ -18,7 +18,7 @@ async fn accept_in_the_past<T: Transport>() {
     let _waiting = T::dial(&listener).await.unwrap();
     listener.set_deadline(a_long_time_ago()).unwrap();
     assert_timeout(T::accept(&listener).await.map(drop));
-    // It had only to wait for a worker.
+    // The connection is still in the queue.
     listener.set_deadline(None).unwrap();
     T::accept(&listener).await.unwrap();
 }

@@ -31,7 +31,7 @@ fn a_closed_port_refuses_at_once_and_the_error_says_all() {
         assert_eq!(error.addr, Some(Addr::Socket(address)));
         assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED));
         assert_eq!(error.attempts().len(), 1);
-        assert_eq!(time::now(), start, "no timer was waited for");
+        assert_eq!(time::now(), start, "a timer was waited for");
     });
 }
 
@@ -52,7 +52,7 @@ fn an_address_that_never_answers_is_a_timeout_after_that_time() {
 }
 
 #[test]
-fn a_limit_holds_on_the_real_clock_too() {
+fn a_timeout_holds_on_the_real_clock_too() {
     run(async {
         let silent = Silent::v4();
         let (start, limit) = (Instant::now(), Duration::from_millis(30));
@@ -66,7 +66,7 @@ fn a_limit_holds_on_the_real_clock_too() {
 }
 
 #[test]
-fn a_limit_counts_from_a_fresh_reading_of_the_clock() {
+fn a_timeout_counts_from_a_fresh_reading_of_the_clock() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         // The loop's own reading is older than the whole limit by now.
@@ -77,7 +77,7 @@ fn a_limit_counts_from_a_fresh_reading_of_the_clock() {
 }
 
 #[test]
-fn a_limit_that_is_over_fails_at_once() {
+fn a_deadline_or_timeout_that_is_over_fails_at_once() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -98,7 +98,7 @@ fn a_limit_that_is_over_fails_at_once() {
 }
 
 #[test]
-fn a_limit_of_zero_or_none_is_no_limit_and_one_that_overflows_does_not_fail() {
+fn a_timeout_of_zero_is_none_and_one_that_overflows_does_not_fail() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use netpoller::wheel::{Tick, TimerKey, Timers};
 
 use super::random::{Random, with_seeds};
-use super::{ALL_LEVELS, END_OF_TIME, LEVELS_WRAP, OPERATIONS, REMEMBERED, SECONDS, Terrain};
+use super::{ALL_LEVELS, END_OF_TIME, LEVELS_WRAP, OPERATIONS, REMEMBERED, Ranges, SECONDS};
 
 /// Timers, and what a sorted map makes of the same operations.
 struct TimersModel {
@@ -131,11 +131,11 @@ impl TimersModel {
     }
 }
 
-fn timers_walk(terrain: &Terrain, mut random: Random) {
-    let mut model = TimersModel::new(terrain.start);
+fn timers_walk(ranges: &Ranges, mut random: Random) {
+    let mut model = TimersModel::new(ranges.start);
     for operation in 0..OPERATIONS {
-        let when = random.tick(model.now, terrain.reach);
-        // Tides: for a while more come than go, then more go than come.
+        let when = random.tick(model.now, ranges.reach);
+        // For a while more come than go, then more go than come.
         let filling = operation / 20_000 % 2 == 0;
         let key = (!model.remembered.is_empty())
             .then(|| model.remembered[random.below(model.remembered.len() as u64) as usize]);
@@ -145,14 +145,14 @@ fn timers_walk(terrain: &Terrain, mut random: Random) {
             (5..=9, Some(key)) => model.move_to(key, when),
             (10..=12, Some(key)) => model.cancel(key),
             (13, _) => {
-                let now = model.now.saturating_add(random.distance(terrain.step));
+                let now = model.now.saturating_add(random.distance(ranges.step));
                 let budget = random.distance(10) as usize;
                 model.advance(now, budget);
             }
             (14, _) if random.one_in(50) => {
                 let now = model
                     .now
-                    .saturating_add(random.distance(terrain.reach.min(50)));
+                    .saturating_add(random.distance(ranges.reach.min(50)));
                 model.advance(now, usize::MAX);
                 assert!(!model.unfinished);
             }

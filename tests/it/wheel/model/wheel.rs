@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use netpoller::wheel::{Tick, Wheel};
 
 use super::random::{Random, with_seeds};
-use super::{ALL_LEVELS, END_OF_TIME, LEVELS_WRAP, OPERATIONS, REMEMBERED, SECONDS, Terrain};
+use super::{ALL_LEVELS, END_OF_TIME, LEVELS_WRAP, OPERATIONS, REMEMBERED, Ranges, SECONDS};
 
 /// A bare wheel's owner: the truth about each key, and a sorted map of every entry.
 struct WheelModel {
@@ -68,17 +68,17 @@ impl WheelModel {
     }
 }
 
-fn wheel_walk(terrain: &Terrain, mut random: Random) {
+fn wheel_walk(ranges: &Ranges, mut random: Random) {
     let mut wheel = Wheel::new();
-    wheel.advance(terrain.start, 0, |_, _| unreachable!());
+    wheel.advance(ranges.start, 0, |_, _| unreachable!());
     let mut model = WheelModel {
         wheel,
         truth: vec![],
         entries: BTreeMap::new(),
     };
-    let (mut now, mut unfinished) = (terrain.start, false);
+    let (mut now, mut unfinished) = (ranges.start, false);
     for _ in 0..OPERATIONS {
-        let when = random.tick(now, terrain.reach);
+        let when = random.tick(now, ranges.reach);
         let key = model.some_key(&mut random);
         match (random.below(32), key) {
             (0..=14, _) => model.place(when),
@@ -88,7 +88,7 @@ fn wheel_walk(terrain: &Terrain, mut random: Random) {
                 model.truth[key] = model.truth[key].map(|old| old.max(when));
             }
             (26..=29, _) => {
-                now = now.saturating_add(random.distance(terrain.step));
+                now = now.saturating_add(random.distance(ranges.step));
                 let budget = random.distance(12) as usize;
                 let WheelModel {
                     wheel,

@@ -10,8 +10,8 @@ use serde_json::Value;
 use crate::study;
 use crate::watchdog::watchdog;
 
-/// A book of its own for each test, in a thread that ends with the process.
-fn book() -> SocketAddr {
+/// A server of its own for each test, in a thread that ends with the process.
+fn server() -> SocketAddr {
     let listening = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listening.local_addr().unwrap();
     thread::spawn(move || study::run(listening, |_| Ok(())));
@@ -97,7 +97,7 @@ fn holds(check: &Value, frames: &Value) -> bool {
 #[test]
 fn each_step_of_the_tour_does_what_its_sentence_says() {
     let _watchdog = watchdog();
-    let addr = book();
+    let addr = server();
     let tour = get(addr, "/tour");
     let steps = tour["steps"].as_array().unwrap();
     assert_eq!(steps.len(), 10);
@@ -155,7 +155,7 @@ fn each_box_shows_code_that_is_in_the_sources() {
         .filter(|name| *name != "try" && !ids.contains(name))
         .collect();
     assert_eq!(missing, [""; 0]);
-    let tour = get(book(), "/tour");
+    let tour = get(server(), "/tour");
     for step in tour["steps"].as_array().unwrap() {
         for id in step["code"].as_array().unwrap() {
             assert!(ids.contains(&id.as_str().unwrap()), "{id}");
@@ -179,7 +179,7 @@ fn events(addr: SocketAddr) -> BufReader<TcpStream> {
 #[test]
 fn of_two_readers_who_step_at_once_one_steps_and_both_see_it() {
     let _watchdog = watchdog();
-    let addr = book();
+    let addr = server();
     let mut readers = [events(addr), events(addr)];
     for _ in 0..20 {
         let seen = version(addr);
@@ -201,7 +201,7 @@ fn of_two_readers_who_step_at_once_one_steps_and_both_see_it() {
 fn a_reader_that_never_reads_its_events_holds_up_nothing_and_is_told_only_the_newest() {
     const COMMANDS: u64 = 600;
     let _watchdog = watchdog();
-    let addr = book();
+    let addr = server();
     let mut silent = events(addr);
     let first = ids(&mut silent).next().unwrap();
     order(addr, "scene/0");
@@ -222,7 +222,7 @@ fn a_reader_that_never_reads_its_events_holds_up_nothing_and_is_told_only_the_ne
 #[test]
 fn a_bad_request_gets_an_error_and_changes_nothing() {
     let _watchdog = watchdog();
-    let addr = book();
+    let addr = server();
     order(addr, "scene/0");
     let seen = version(addr);
     let now = |command: &str| format!("/do/{seen}/{command}");
@@ -304,7 +304,7 @@ fn a_bad_request_gets_an_error_and_changes_nothing() {
 
 #[test]
 fn the_page_takes_nothing_from_elsewhere() {
-    let addr = book();
+    let addr = server();
     for path in ["/", "/page.css", "/page.js"] {
         let (status, body) = ask(addr, "GET", path);
         assert_eq!(status, 200);
@@ -338,7 +338,7 @@ fn the_page_takes_nothing_from_elsewhere() {
 #[test]
 fn connections_that_ask_for_nothing_hold_up_no_reader_for_long() {
     let _watchdog = watchdog();
-    let addr = book();
+    let addr = server();
     let idle: Vec<TcpStream> = (0..64).map(|_| TcpStream::connect(addr).unwrap()).collect();
     let begun = std::time::Instant::now();
     assert!(version(addr) < 2);

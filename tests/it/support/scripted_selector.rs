@@ -29,10 +29,10 @@ pub struct Play {
     pub times: Vec<(Instant, Instant)>,
 }
 
-/// The script, to go on writing while it plays.
-pub type Script = Rc<RefCell<Play>>;
+/// Shared, to go on writing while it plays.
+pub type SharedPlay = Rc<RefCell<Play>>;
 
-struct Scripted(Script);
+struct Scripted(SharedPlay);
 
 struct NoBreak;
 
@@ -42,8 +42,8 @@ impl Break for NoBreak {
     }
 }
 
-pub fn scripted() -> (Box<dyn Selector>, Script) {
-    let script = Script::default();
+pub fn scripted() -> (Box<dyn Selector>, SharedPlay) {
+    let script = SharedPlay::default();
     (Box::new(Scripted(script.clone())), script)
 }
 
