@@ -129,7 +129,7 @@ pub use server::Accept;
 pub use server::{Bound, Dispatch, Peer, Server, ServerHandle, Stats as ServerStats, WorkerStats};
 pub use time::Elapsed;
 
-/// The README's example, as a test.
+/// The README's examples, as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -9,8 +9,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_lite::future::or;
-use netpoller::{NetError, TcpListener, TcpStream, UnixStream, spawn, time, yield_now};
+use netpoller::{NetError, TcpListener, TcpStream, UnixStream, spawn, time};
 use slab::Slab;
+use socket2::SockRef;
 
 use crate::common;
 
@@ -63,7 +64,7 @@ pub fn serve(
         let first_signal = async { stop.read(&mut byte).await.map(drop) };
         or(serving, first_signal).await?;
         log_drain(addr, server.open());
-        server.accept_queued(&listener).await;
+        server.accept_queued(&listener);
         let second_signal = async {
             match stop.read_exact(&mut [0]).await {
                 Ok(()) => End::Stopped,
@@ -100,17 +101,18 @@ impl Server {
 
     /// Accepts what waits in the queue, so that no client that has connected is reset. Returns whether the
     /// listener can be closed: false in a shortage of descriptors.
-    async fn accept_queued(self: &Rc<Self>, listener: &TcpListener) -> bool {
-        // The signal may have been read before the selector told of the queue. So one turn comes first.
-        yield_now().await;
+    fn accept_queued(self: &Rc<Self>, listener: &TcpListener) -> bool {
         for _ in 0..QUEUE {
-            match time::timeout(Duration::ZERO, listener.accept()).await {
-                Ok(Ok((stream, _))) => self.accept(stream),
-                Ok(Err(error)) => {
+            // By accept(2) itself: no event may have told of the connection.
+            let accepted = listener.with_fd(|fd| SockRef::from(&fd).accept());
+            let opened = accepted.and_then(|accepted| TcpStream::from_std(accepted?.0.into()));
+            match opened {
+                Ok(stream) => self.accept(stream),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) => {
                     log::debug!("{error}");
                     return !error.is_temporary();
                 }
-                Err(_empty) => return true,
             }
         }
         true
@@ -126,7 +128,7 @@ impl Server {
         let all_ended = async {
             let mut tick = time::interval(Duration::from_millis(10));
             // As connections end, descriptors for those that still wait come free.
-            while !self.accept_queued(listener).await {
+            while !self.accept_queued(listener) {
                 tick.tick().await;
             }
             let _ = listener.close();

@@ -85,7 +85,7 @@ pub const ALL: &[Shown] = shown! {
         "Whether so much waits for the peer that nothing more is read from it.";
     "flush", "net.Buffers", file!("src/connection/send.rs"), "fn flush(",
         "Sends what is queued, as far as the kernel takes it.";
-    "spread", "", file!("src/connection/shared.rs"), "fn spread(",
+    "spread", "", file!("src/connection/timers.rs"), "fn spread(",
         "A part of the interval for each connection, so that they do not act together.";
     "drain", "Server.Shutdown", file!("src/server/bound.rs"), "pub fn drain(",
         "The order to end in good order.";

@@ -5,7 +5,7 @@
 //!   accept, with a permit ──► `take` has the connection
 //!        ▲  │ no permit, or a shortage
 //!        │  ▼
-//!   wait for a permit, or for the back-off         (closing the listener ends it, wherever it is)
+//!   wait for a permit, or for the back-off         (closing the listener ends it, and its deadline)
 //! ```
 //!
 //! Dropping the loop's future loses no connection and no permit. To end the loop, drop it: a server
@@ -135,11 +135,9 @@ pub(crate) async fn accept_each(
         }
         failed(Failed::by(&error), begins);
         // Until one of our own descriptors is closed, but no longer than the back-off. No close is
-        // missed: nothing runs between the failure and the first poll.
+        // missed: nothing runs between the failure and the first poll. The next accept learns why it ended.
         let room = time::timeout(wait, noted("descriptor", UntilClosed::default()));
-        if let Either::Second(_closed) = select(room, listener.hung_up()).await {
-            return Ok(());
-        }
+        select(room, ended(listener)).await;
         // A close may have ended it early.
         *pause.borrow_mut() = None;
     }
@@ -166,11 +164,10 @@ async fn next(
                 context::yield_once().await;
             }
         }
-        // The permit is taken when a connection may be there, and given back if there is none. No peer
-        // can hang up on a listener, so a hang-up is our own close.
-        let permit = match select(noted("permit", permits.take()), listener.hung_up()).await {
+        // The permit is taken when a connection may be there, and given back if there is none.
+        let permit = match select(noted("permit", permits.take()), ended(listener)).await {
             Either::First(permit) => permit,
-            Either::Second(_closed) => return Ok(None),
+            Either::Second(ended) => return ended.map(|()| None),
         };
         match listener::accept_now(listener) {
             Ok(Some(accepted)) => return Ok(Some((accepted, permit))),
@@ -180,6 +177,12 @@ async fn next(
             Err(_nothing_there) => {}
         }
     }
+}
+
+/// Waits until the listener is closed, or its deadline passes: no listener is ever writable.
+async fn ended(listener: &Fd) -> io::Result<()> {
+    let never = listener.op(Direction::Write, |_| Err(io::ErrorKind::WouldBlock.into()));
+    never.named(Name::Accept).await
 }
 
 /// An accept loop, as a dump shows it.

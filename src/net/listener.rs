@@ -264,6 +264,8 @@ impl<K> Listener<K> {
     ///
     /// Closed.
     pub fn set_deadline(&self, when: Option<Instant>) -> io::Result<()> {
+        // Both: who waits for a permit waits in the other direction.
+        self.fd.set_deadline(Direction::Write, when)?;
         self.fd.set_deadline(Direction::Read, when)
     }
 

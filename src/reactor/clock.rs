@@ -7,15 +7,14 @@ use std::time::{Duration, Instant};
 
 use crate::wheel::Tick;
 
-/// A tick is a millisecond: the selector's own resolution. This is added before the division, to round
-/// up.
+/// A tick is a millisecond: epoll's resolution. This is added before the division, to round up.
 const ALMOST_A_TICK: Duration = Duration::from_nanos(999_999);
 
 /// The latest tick that a deadline can have. [`Tick::MAX`] means "none".
 const LATEST: u64 = u64::MAX - 1;
 
-/// Only a deadline at least this far after the last reading goes into the memo. If it is set once more, and
-/// was reached since without a reading, it expires in the next turn, and not at once.
+/// Only a deadline at least this far after the last reading goes into the memo. If it is set again after
+/// 10 s without a reading, it may have passed: then it expires in the next turn, and not at once.
 const PLAINLY_AHEAD: Duration = Duration::from_secs(10);
 
 /// What the clock reads.

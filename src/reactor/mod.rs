@@ -1,4 +1,4 @@
-//! The netpoller. It hands back what was parked on a source when the source is ready or its deadline
+//! The netpoller. It hands out what was parked on a source when the source is ready or its deadline
 //! expires.
 //!
 //! Use it for an event loop without tasks or futures. [`Reactor`] has the contract.
@@ -24,8 +24,8 @@
 //! # }
 //! ```
 // Imports nothing of tasks or sockets. Mirrors Go's runtime/netpoll.go: its `poll_runtime_` functions
-// `pollOpen`, `pollClose`, `pollReset` (`check`), `pollWait` (`park`), `pollSetDeadline` and
-// `pollUnblock` (`evict`), and `netpoll` itself.
+// `pollOpen`, `pollClose`, `pollReset` (`check`; its store of pdNil is `drained`, after EAGAIN in place of
+// before the try), `pollWait` (`park`), `pollSetDeadline` and `pollUnblock` (`evict`), and `netpoll` itself.
 //
 // # One turn
 //
@@ -33,12 +33,12 @@
 //
 //   settle         allows deadlines to expire, up to the proven tick, if all that was handed out has run
 //     ▼
-//   wait           asks the selector; sleeps until an event, a break, or a wheel's next entry, unless
-//                  anything is pending
+//   wait           polls the selector; sleeps until an event, a break, a wheel's next entry or the end of
+//                  `max_wait`, unless anything is pending
 //     ▼
 //   unpark_ready   what is pending; then event ─► token ─► PollDesc ─► what was parked
 //     ▼
-//   poll_again     if nothing came and an entry is due: asks the selector once more, without waiting
+//   poll_again     if nothing came and an entry is due: polls the selector again, without waiting
 //     ▼
 //   expire         deadlines and peers' timers, up to the settled tick; other timers, up to the clock's
 //
@@ -120,13 +120,13 @@ pub struct Turn {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Entries {
-    /// All entries in the wheel, the stale ones too.
+    /// All entries in the wheel of deadlines, the stale ones too.
     pub held: usize,
     /// The stale entries. The wheel drops them when their tick comes.
     pub stale: usize,
 }
 
-/// A netpoller. It hands back what was parked on a source when the source is ready or its deadline
+/// A netpoller. It hands out what was parked on a source when the source is ready or its deadline
 /// expires.
 ///
 /// `W` is yours: an index into your own state machines, a thread to unpark, a waker. `T` is for this
@@ -162,16 +162,16 @@ pub struct Entries {
 ///
 /// **Try first.** At first the reactor does not know whether a source is ready. What it knows later may be
 /// out of date. So try the operation. If it fails with `WouldBlock`, call [`drained`](PollDesc::drained) and
-/// [`park`](PollDesc::park). When a turn hands your `W` back, try again. If a turn has reported the source
+/// [`park`](PollDesc::park). When a turn hands your `W` out, try again. If a turn has reported the source
 /// ready since `drained`, `park` returns [`Ready`](Park::Ready) in place of `Parked`: then no turn will hand
-/// the `W` back, and you must try at once.
+/// the `W` out, and you must try at once.
 ///
 /// **Edges.** A source is registered once, for both directions, edge-triggered. A direction stays ready
 /// until you call `drained`, or until `park` returns `Ready`. The selector reports no second edge for
 /// bytes that are there already. So try until `WouldBlock` before you park. If you stop before that, do
 /// not park: put the `W` into your own run queue.
 ///
-/// **Spurious readiness.** A turn may hand back a `W` although the next attempt fails with `WouldBlock`:
+/// **Spurious readiness.** A turn may hand out a `W` although the next attempt fails with `WouldBlock`:
 /// another handle has read the bytes, or the selector was wrong. Park again. After an error, or after
 /// the end of both directions, both are ready, as in Go: the next attempt returns the error or the end
 /// of file. A FIN makes only reading ready.
@@ -184,23 +184,23 @@ pub struct Entries {
 ///
 /// **One waiter.** Each direction holds one `W`. Parking a second one panics.
 ///
-/// **Deadlines.** Each direction has one. When it expires, a turn hands back what is parked there, and
+/// **Deadlines.** Each direction has one. When it expires, a turn hands out what is parked there, and
 /// [`check`](PollDesc::check) and `park` report a timeout until the deadline is moved. Moving it later
 /// only stores it, and no timer is touched: so move it on every read. A deadline is never early. One
 /// that is set to now or to the past expires at once, even if there is data to read.
 ///
 /// A deadline *judges a peer*: if it expires, the peer was too slow. So a deadline at T expires only
-/// after the reactor has handed back the `W` of every event before T and you have run it, since it may
+/// after the reactor has handed out the `W` of every event before T and you have run it, since it may
 /// move the deadline. If the loop was blocked, a read still does not time out if its bytes arrived before
 /// the deadline. A [`timer`](Reactor::timer) judges no peer: it fires once the clock has reached its time.
 ///
-/// **What runs before the next turn.** A call of [`turn`](Reactor::turn) says that everything handed back
+/// **What runs before the next turn.** A call of [`turn`](Reactor::turn) says that everything handed out
 /// so far has run, and has moved the deadlines that it wanted to move. If you delay a `W` past the next
 /// turn, the deadline of its descriptor may expire although bytes are there. The reactor does not wait
 /// for another thread, or for a task of another runtime, to move a deadline.
 ///
 /// **Closing.** Call [`close`](Reactor::close) while the source is still open. The next turn, which does
-/// not block, hands back what is parked. Events that were already read for this source are dropped. They
+/// not block, hands out what is parked. Events that were already read for this source are dropped. They
 /// do not reach a source that gets the same key later. After [`evict`](PollDesc::evict), or when the
 /// reactor is gone, the descriptor is closed for ever.
 ///
@@ -208,7 +208,7 @@ pub struct Entries {
 /// reactor, which is borrowed while they run. The drop of a `W` may use it.
 ///
 /// **Portability.** epoll and kqueue report edges. Forced poll(2) does not: there short transfers prove
-/// nothing, and there is no descriptor for nesting. After `WouldBlock` a source has to be armed again:
+/// nothing, and `with_fd` returns `None`. After `WouldBlock` a source has to be armed again:
 /// mio's own sources do that themselves, for others call [`rearm`](PollDesc::rearm).
 /// Only Linux and Android report urgent data: elsewhere a short transfer proves nothing either.
 ///
@@ -224,7 +224,7 @@ impl<W> Reactor<W> {
     ///
     /// # Errors
     ///
-    /// The system's, when it has no descriptor to spare.
+    /// The system's, when file descriptors run out.
     pub fn new() -> io::Result<Self> {
         Ok(Reactor::with(Box::new(MioSelector::new()?)))
     }
@@ -290,7 +290,7 @@ impl<W, T> Reactor<W, T> {
         Reactor { core }
     }
 
-    /// Deregisters a source and forgets its descriptor. What was parked there is handed back by the
+    /// Deregisters a source and forgets its descriptor. What was parked there is handed out by the
     /// next turn, which does not block.
     ///
     /// # Errors
@@ -305,7 +305,7 @@ impl<W, T> Reactor<W, T> {
     /// [`Breaker`], and appends what was parked to `out`. It does not wait if a close or a deadline set
     /// in the past has released anything.
     ///
-    /// The call says that everything handed back before has run. A turn may return before `max_wait`
+    /// The call says that everything handed out before has run. A turn may return before `max_wait`
     /// with nothing in `out`.
     ///
     /// # Errors
@@ -332,8 +332,8 @@ impl<W, T> Reactor<W, T> {
     }
 
     /// How long the next turn may sleep, at most: until the next entry of a timer wheel is due, which may be
-    /// a [stale](Entries::stale) one. Zero if anything is pending, an entry is due, or the last harvest was partial. `None` if there is no
-    /// entry. Reads the clock, unless anything is pending.
+    /// a [stale](Entries::stale) one. Zero if anything is pending, an entry is due, or the last harvest may
+    /// have left events. `None` if there is no entry. Reads the clock, unless anything is pending.
     pub fn next_timeout(&self) -> Option<Duration> {
         let core = &self.core;
         if core.has_pending() || core.found_more.get() {
@@ -343,7 +343,7 @@ impl<W, T> Reactor<W, T> {
         core.until_next()
     }
 
-    /// Hands `w` back at `when`, or in the next turn if `when` has passed. A timer judges no peer: it
+    /// Hands `w` out at `when`, or in the next turn if `when` has passed. A timer judges no peer: it
     /// fires once the clock has reached `when`, whatever is still to run.
     ///
     /// ```
@@ -392,7 +392,7 @@ impl<W, T> Reactor<W, T> {
         self.core.clock.now()
     }
 
-    /// A handle that ends a blocked turn from any thread.
+    /// A [`Breaker`], which ends a blocked turn from any thread.
     pub fn breaker(&self) -> Breaker {
         self.core.breaker()
     }
@@ -439,7 +439,7 @@ impl<W, T> Reactor<W, T> {
 
     /// How many entries the timer wheel holds for deadlines. When a deadline moves earlier, or its
     /// descriptor is closed, the old entry stays in the wheel, *stale*, until its tick comes or the wheel
-    /// is swept.
+    /// is compacted.
     pub fn entries(&self) -> Entries {
         let deadlines = self.core.deadlines.borrow();
         Entries {

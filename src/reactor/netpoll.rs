@@ -1,7 +1,7 @@
 //! The reactor's inside, and its turn: a function for each line of the diagram in mod.rs.
 // Mirrors `netpoll` in Go's runtime/netpoll_epoll.go; `poll_runtime_pollOpen`, and the timers that call
 // `netpolldeadlineimpl`, in runtime/netpoll.go; and the part of `findRunnable` in runtime/proc.go that
-// asks how long it may sleep.
+// calls `netpoll` and `timers.check`.
 //
 // This file and poll_desc.rs import one another (a circle): the core holds its descriptors, and a
 // descriptor sets its timer in the core. In Go they are one file.
@@ -17,8 +17,8 @@
 // | settled | the same, and all Ws handed out for them have run, with all that those Ws woke | `settle`: T is proven, the run queue is empty, and nothing is pending |
 //
 // T is settled in two more cases. If nothing is runnable and the selector returns nothing, there is nothing
-// to run (`turn`, `poll_again`). If the run queue is never empty, T is settled after `SETTLING_TURNS` and
-// `SETTLING_ROUNDS` (`settle`), so that deadlines expire under load too.
+// to run (`turn`, `poll_again`). If each turn begins with something runnable or pending, `settle` settles T
+// after `SETTLING_TURNS` and `SETTLING_ROUNDS`, so that deadlines expire under load too.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -49,8 +49,8 @@ const VIRTUAL_GRACE: Duration = Duration::from_millis(1);
 /// How many times the selector is polled at most, if signals interrupt the polls.
 const MAX_SIGNALS: usize = 8;
 
-/// If the run queue is never empty, a proven tick is settled once this many turns, and this many rounds,
-/// have passed since it was noted.
+/// While something is runnable or pending, a proven tick is settled this many turns, and this many rounds,
+/// after it was noted.
 const SETTLING_TURNS: u32 = 16;
 const SETTLING_ROUNDS: u64 = 3;
 
@@ -71,9 +71,9 @@ pub(crate) enum RunQueue {
 }
 
 /// The reactor calls this with a descriptor's user data when a deadline of the descriptor expires, or the
-/// peer hangs up. It hands out the Ws that are in no slot: those of queued operations and pollers, and of all
-/// that wait for a hang-up. It must not use the reactor.
-pub(crate) type Behind<W, T> = fn(&T, &mut dyn FnMut(W));
+/// peer hangs up. It hands out the Ws that are in no slot: those of queued operations, of `poll_read`'s
+/// callers, and of all that wait for a hang-up. It must not use the reactor.
+pub(crate) type HandOutOthers<W, T> = fn(&T, &mut dyn FnMut(W));
 
 /// A proven tick that will be settled later.
 #[derive(Clone, Copy)]
@@ -100,7 +100,7 @@ pub(crate) struct Core<W, T> {
     pub(super) generation: Cell<usize>,
     /// What a close, or a deadline set in the past, has released. The next turn hands it out.
     pub(super) pending: RefCell<Vec<W>>,
-    /// The timers of descriptors, by their keys: see `poll_desc.rs`.
+    /// The timers of descriptors. Each has its descriptor's key as its value.
     pub(super) deadlines: RefCell<Timers<usize>>,
     /// Timers that judge a peer. Like a deadline, each fires once its tick is settled.
     pub(crate) peer_timers: RefCell<Timers<W>>,
@@ -110,7 +110,7 @@ pub(crate) struct Core<W, T> {
     proven: Cell<Tick>,
     /// The latest tick that is settled. It is not after `proven`.
     pub(crate) settled: Cell<Tick>,
-    /// The tick to be settled next, while the run queue is never empty.
+    /// The tick to be settled next, while something is runnable or pending.
     settling: Cell<Option<Settling>>,
     /// How many rounds have ended. A round ends when everything that was runnable at its beginning has run.
     pub(crate) rounds: Cell<u64>,
@@ -121,7 +121,7 @@ pub(crate) struct Core<W, T> {
     /// The process that made it. A child of fork shares the selector's registrations with its parent, so
     /// it must not change them.
     pub(super) process: Process,
-    pub(super) behind: Behind<W, T>,
+    pub(super) hand_out_others: HandOutOthers<W, T>,
     pub(crate) trace: Recorder<W>,
     /// True while a host of `Runtime::notify_host` waits between two turns. False during a turn, after
     /// `wake_host`, and without such a host. See runtime/host.rs.
@@ -133,7 +133,7 @@ impl<W, T> Core<W, T> {
     pub(crate) fn new(
         selector: Box<dyn Selector>,
         time: TimeSource,
-        behind: Behind<W, T>,
+        hand_out_others: HandOutOthers<W, T>,
         trace: Recorder<W>,
     ) -> Rc<Self> {
         Rc::new(Core {
@@ -155,7 +155,7 @@ impl<W, T> Core<W, T> {
             spin: Cell::default(),
             is_shut: Cell::default(),
             process: Process::current(),
-            behind,
+            hand_out_others,
             trace,
             host_sleeps: Cell::default(),
         })
@@ -213,7 +213,7 @@ impl<W, T> Core<W, T> {
 
     /// One turn: waits for the selector, hands out what is ready, and expires what is due. Calls `out` with
     /// each W that it hands out; `out` returns its number in the trace, and must not use the reactor.
-    // Go: netpoll, and the list of goroutines that it returns.
+    // Go: the part of findRunnable that calls netpoll and timers.check.
     pub(crate) fn turn(
         &self,
         max_wait: Option<Duration>,
@@ -230,7 +230,7 @@ impl<W, T> Core<W, T> {
             false => max_wait,
         };
 
-        // Ask the selector before expiring deadlines: a waiter that gets its bytes may move its deadline.
+        // Poll the selector before expiring deadlines: a waiter that gets its bytes may move its deadline.
         self.read_clock();
         let at_most = max_wait.map_or(u64::MAX, |wait| wait.as_nanos() as u64);
         self.trace.put(Kind::Wait, NOTHING, at_most);
@@ -254,9 +254,8 @@ impl<W, T> Core<W, T> {
         }
 
         if self.is_due() {
-            turn.more = self.expire(&mut turn.expired, out);
             // A deadline may be due by the clock, and not settled yet. Then the next turn must not wait.
-            turn.more |= self.is_due();
+            turn.more = self.expire(&mut turn.expired, out) | self.is_due();
         }
         // A clock of the user's may have closed a descriptor, or set a deadline in the past.
         turn.more |= self.has_pending() || self.found_more.get();
@@ -284,23 +283,24 @@ impl<W, T> Core<W, T> {
             self.settled.set(self.proven.get());
             return;
         }
-        let mut next = Settling {
+        // The note that is kept: a new one, or the earlier one until its turns and rounds have passed.
+        let mut note = Settling {
             tick: self.proven.get(),
             rounds: self.rounds.get(),
             turns: 0,
         };
-        if let Some(noted) = self.settling.get() {
-            debug_assert!(noted.tick <= next.tick && noted.rounds <= next.rounds);
-            let turns = noted.turns + 1;
-            match turns < SETTLING_TURNS || next.rounds - noted.rounds < SETTLING_ROUNDS {
-                true => next = Settling { turns, ..noted },
-                false => self.settled.set(noted.tick),
+        if let Some(earlier) = self.settling.get() {
+            debug_assert!(earlier.tick <= note.tick && earlier.rounds <= note.rounds);
+            let turns = earlier.turns + 1;
+            match turns < SETTLING_TURNS || note.rounds - earlier.rounds < SETTLING_ROUNDS {
+                true => note = Settling { turns, ..earlier },
+                false => self.settled.set(earlier.tick),
             }
         }
-        self.settling.set(Some(next));
+        self.settling.set(Some(note));
     }
 
-    /// After a wait that found nothing: asks the selector once more, without waiting. If it returns
+    /// After a wait that found nothing: polls the selector again, without waiting. If it returns
     /// nothing, the tick at the end of the wait is settled. Returns how many events named a descriptor.
     fn poll_again(&self, out: &mut impl FnMut(W) -> u64) -> io::Result<usize> {
         let polled = self.poll_past_signals(Duration::ZERO);
@@ -313,7 +313,7 @@ impl<W, T> Core<W, T> {
 
     // ---- wait ----
 
-    /// Asks the selector. Its events replace those of the last call. If the harvest is complete, the last
+    /// Polls the selector. Its events replace those of the last call. If the harvest is complete, the last
     /// reading of the clock is proven. Returns true if it is complete and empty.
     // Go: the call of epoll_wait in netpoll.
     fn poll(&self, max_wait: Option<Duration>) -> io::Result<bool> {
@@ -334,13 +334,14 @@ impl<W, T> Core<W, T> {
     /// As `poll`. If a signal interrupts the poll, repeats it, `MAX_SIGNALS` times in all. An interrupted
     /// poll proves no tick: without the repetition, many signals would delay a deadline.
     // Go: netpoll goes to `retry` after EINTR, or returns from a timed wait.
-    fn poll_past_signals(&self, moment: Duration) -> io::Result<bool> {
+    fn poll_past_signals(&self, max_wait: Duration) -> io::Result<bool> {
         for _ in 1..MAX_SIGNALS {
-            let found_nothing = self.poll(Some(moment))?;
+            let found_nothing = self.poll(Some(max_wait))?;
             if found_nothing || !self.events.borrow().is_empty() {
                 return Ok(found_nothing);
             }
         }
+        // The last poll does not wait: a signal hardly interrupts it, however often signals come.
         self.poll(Some(Duration::ZERO))
     }
 
@@ -394,7 +395,8 @@ impl<W, T> Core<W, T> {
 
     /// Hands out what is pending, and what is parked on the sources that the events name. Returns how many
     /// events named an open descriptor.
-    // Go: the loop of netpoll over its events.
+    // Go: the loop of netpoll over its events. For what is pending: the netpollgoready of pollUnblock and
+    // pollSetDeadline.
     fn unpark_ready(&self, out: &mut impl FnMut(W) -> u64) -> usize {
         for w in self.pending.borrow_mut().drain(..) {
             out(w);
@@ -455,7 +457,7 @@ impl<W, T> Core<W, T> {
 
     // ---- what is to come ----
     //
-    // Go has a counterpart where one is named.
+    // Only those with a `Go:` line have a counterpart.
 
     pub(crate) fn has_pending(&self) -> bool {
         !self.pending.borrow().is_empty()
@@ -487,8 +489,8 @@ impl<W, T> Core<W, T> {
         self.next_entry().map(|next| self.clock.until(next))
     }
 
-    /// The next turn may be due sooner than before. If a host sleeps, ends its sleep, so that it takes a turn
-    /// and asks for `next_timeout` again.
+    /// If a host sleeps, ends its sleep, so that it takes a turn and asks for `next_timeout` again. Call it
+    /// when the next turn may be due sooner than before.
     // Go: wakeNetPoller.
     #[inline]
     pub(crate) fn wake_host(&self) {

@@ -7,13 +7,13 @@
 // | state | meaning | moved there by | on to |
 // |---|---|---|---|
 // | Nil | no waiter, and not ready as far as is known | `drained`; `park` from Ready; `unpark`, a deadline, `evict` | Parked, Ready |
-// | Ready | an attempt may succeed | `netpollready`; `assume_ready` at the start | Nil by `drained` or `park` |
+// | Ready | an attempt may succeed | `netpollready`, `park_short`; `assume_ready` at first | Nil by `drained` or `park` |
 // | Parked(W) | W waits | `park`, `park_waiting` from Nil | Nil by `unpark`, a deadline, `evict`; Ready by `netpollready` |
 //
 // Ready is a bit of `flags`. Parked is a W in `slots`. Nil is neither. Illegal: a second W in a slot (`park`
-// panics; `park_waiting` replaces the first); Parked and Ready at once. `evict` empties the slots, and on a
-// closed descriptor `park` fills none. The ready bits of a closed descriptor may still change, and have no
-// effect.
+// panics; `park_waiting` replaces the first); Parked and Ready at once, except within `park_short`. `evict`
+// empties the slots, and on a closed descriptor `park` fills none. The ready bits of a closed descriptor may
+// still change, and have no effect.
 //
 // # The flags
 //
@@ -132,11 +132,11 @@ impl<W, T> PollDesc<W, T> {
 
     // ---- may it be tried? ----
 
-    /// Whether an operation may be tried.
+    /// Whether an operation is not refused. It may still have to wait.
     ///
     /// # Errors
     ///
-    /// Why not: the descriptor is closed, or the deadline has passed and has not been moved since.
+    /// The refusal: the descriptor is closed, or the deadline has passed and has not been moved since.
     #[doc(alias = "netpollcheckerr")]
     #[inline]
     pub fn check(&self, direction: Direction) -> Result<(), Refusal> {
@@ -198,7 +198,7 @@ impl<W, T> PollDesc<W, T> {
     // ---- parking ----
 
     /// Parks `w` until the direction is ready, its deadline expires or the descriptor is evicted. A turn
-    /// then hands it back.
+    /// then hands it out.
     ///
     /// If an attempt fails with `WouldBlock`, call [`drained`](PollDesc::drained), then this. Take no turn
     /// between the attempt and `drained`.
@@ -262,13 +262,14 @@ impl<W, T> PollDesc<W, T> {
     pub fn park_short(&self, direction: Direction, w: W) -> Park<W> {
         match self.short_means_drained() {
             true => self.drained(direction),
+            // `park` lowers it and returns Ready, unless the direction is refused.
             false => self.raise(ready_bit(direction)),
         }
         self.park(direction, w)
     }
 
     /// Calls `f`, which tries an operation. If `f` returns `WouldBlock`, parks `w`: try, EAGAIN, park, in
-    /// one call. When a turn hands `w` back, call `try_io` again.
+    /// one call. When a turn hands `w` out, call `try_io` again.
     ///
     /// If a signal interrupted `f`, it is called again. `f` must not call `turn`: what that turn finds
     /// ready would be cleared.
@@ -333,6 +334,7 @@ impl<W, T> PollDesc<W, T> {
     /// the descriptor.
     pub fn parked(&self, mut look: impl FnMut(Direction, &W)) {
         for (direction, slot) in Direction::BOTH.into_iter().zip(&self.slots) {
+            // The drop of this `Shown`, after `look`, puts the W back into the slot.
             if let Shown(_, Some(w)) = &Shown(slot, slot.take()) {
                 look(direction, w);
             }
@@ -394,7 +396,7 @@ impl<W, T> PollDesc<W, T> {
         }
         self.hand_out(Kind::Event, readiness, out);
         if readiness.contains(Readiness::HUNG_UP) {
-            self.hand_out_behind(out);
+            self.hand_out_others(out);
         }
     }
 
@@ -404,7 +406,7 @@ impl<W, T> PollDesc<W, T> {
         let (trace, token) = (&self.core.trace, self.token.0 as u64);
         let mut handed = false;
         for direction in Direction::BOTH {
-            if readiness.0 & 1 << direction as u8 != 0
+            if u32::from(readiness.0) & ready_bit(direction) != 0
                 && let Some(w) = self.unpark(direction)
             {
                 trace.handed(kind, token, readiness.0.into(), out(w));
@@ -416,11 +418,11 @@ impl<W, T> PollDesc<W, T> {
         }
     }
 
-    /// Hands out what waits in no slot: see `Behind`.
+    /// Hands out what waits in no slot: see `HandOutOthers`.
     #[cold]
-    fn hand_out_behind(&self, out: &mut impl FnMut(W) -> u64) {
+    fn hand_out_others(&self, out: &mut impl FnMut(W) -> u64) {
         let trace = &self.core.trace;
-        (self.core.behind)(&self.user_data, &mut |w| trace.put(Kind::Unpark, out(w), 0));
+        (self.core.hand_out_others)(&self.user_data, &mut |w| trace.put(Kind::Unpark, out(w), 0));
     }
 
     // ---- deadlines ----
@@ -470,6 +472,7 @@ impl<W, T> PollDesc<W, T> {
         match when.map(|when| self.core.clock.tick_ahead(when)) {
             // `when` has passed: the next turn hands the waiter out, and does not block.
             Some(None) => self.expire(direction, &mut |w| self.pend(w)),
+            // `when` is ahead; or it is `None`, and the deadline is cleared.
             ahead => self.store_deadline(direction, ahead.flatten().unwrap_or(NEVER)),
         }
         if self.next_deadline() < self.due.get() || self.core.clock.is_virtual() {
@@ -491,12 +494,12 @@ impl<W, T> PollDesc<W, T> {
     }
 
     /// Marks the direction as expired, until its deadline is moved. Hands out its waiter, and all that waits
-    /// in no slot: see `Behind`. They learn of the timeout from `may_try`.
+    /// in no slot: see `HandOutOthers`. They learn of the timeout from `may_try`.
     fn expire(&self, direction: Direction, out: &mut impl FnMut(W) -> u64) {
         self.deadlines[direction as usize].set(NEVER);
         self.raise(expired_bit(direction));
         self.hand_out(Kind::Expired, Readiness(1 << direction as u8), out);
-        self.hand_out_behind(out);
+        self.hand_out_others(out);
     }
 
     /// Makes `w` pending: the next turn hands it out. Returns its number in the trace.
@@ -530,10 +533,11 @@ impl<W, T> PollDesc<W, T> {
         // A cleared deadline is NEVER, which is after each `limit`.
         let has_passed = |at: &Direction| self.deadlines[*at as usize].get() <= limit;
         let passed = Direction::BOTH.into_iter().filter(has_passed);
+        // `count` drives the iterator: each direction is looked at, and then expired.
         let expired = passed.map(|at| self.expire(at, out)).count();
         debug_assert!(expired == 0 || self.next_deadline() > limit);
-        // The wheel has removed the timer, and may have given its index to another descriptor's. So
-        // forget it before `set_timer`.
+        // `Timers` has freed the index, and may have given it to another descriptor's timer. So forget it
+        // before `set_timer`.
         self.due.set(NEVER);
         self.set_timer();
         expired
@@ -541,7 +545,7 @@ impl<W, T> PollDesc<W, T> {
 
     // ---- the end ----
 
-    /// Closes the descriptor for parking, for ever: the next turn, which does not block, hands back
+    /// Closes the descriptor for parking, for ever: the next turn, which does not block, hands out
     /// what is parked, and every later [`park`](PollDesc::park) and [`check`](PollDesc::check) says
     /// closed.
     #[doc(alias = "poll_runtime_pollUnblock")]

@@ -267,7 +267,7 @@ fn readiness(event: &mio::event::Event) -> Readiness {
     let ready =
         flag(event.is_readable(), Readiness::READ) | flag(event.is_writable(), Readiness::WRITE);
     // A broken source is ready for both: either attempt returns the error. ERR alone is no hang-up: a UDP
-    // socket gets it from an ICMP message, and can be used on.
+    // socket gets it from an ICMP message, and stays usable.
     let broken = event.is_error() || event.is_write_closed();
     let hung_up = event.is_read_closed();
     if !(broken || hung_up || event.is_priority()) {

@@ -53,9 +53,9 @@ impl Direction {
 /// }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a W that was not parked is not handed back by any turn: run it"]
+#[must_use = "no turn hands out a W that was not parked: run it"]
 pub enum Park<W> {
-    /// It waits. A turn will hand it back.
+    /// It waits. A turn will hand it out.
     Parked,
     /// The direction is ready already: try again. This used the readiness up.
     Ready(W),
@@ -69,11 +69,11 @@ pub enum Park<W> {
 ///
 /// `try_io` has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a W that was not parked is not handed back by any turn: run it"]
+#[must_use = "no turn hands out a W that was not parked: run it"]
 pub enum TryIo<R, W> {
     /// The operation was called, and returned this: a value, or an error other than `WouldBlock`.
     Done(R, W),
-    /// The operation has to wait, and the `W` is parked. A turn will hand it back: try again then.
+    /// The operation has to wait, and the `W` is parked. A turn will hand it out: try again then.
     Parked,
     /// The operation was not called: its deadline has passed, or the descriptor is closed.
     Refused(Refusal, W),
@@ -151,7 +151,7 @@ impl Readiness {
     }
 }
 
-/// `READ|WRITE|HUP`, as in the log at trace.
+/// `READ|WRITE|HUP`, as log level trace prints it.
 impl fmt::Debug for Readiness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = ["READ", "WRITE", "HUP", "URGENT"];
@@ -186,7 +186,8 @@ impl Token {
     /// The token of an event that says only that a break ended the wait.
     pub const BREAK: Token = Token(usize::MAX);
 
-    /// How many sources one reactor can hold. The key with all bits set is that of `Token::BREAK`.
+    /// How many sources one reactor can hold; also the mask of a key. The key with all bits set is that of
+    /// `Token::BREAK`.
     pub(crate) const KEYS: usize = (1 << Self::KEY_BITS) - 1;
 
     pub(super) const fn new(key: usize, generation: usize) -> Self {
@@ -199,7 +200,7 @@ impl Token {
     }
 }
 
-/// `Token(key.generation)`, as in the log at trace.
+/// `Token(key.generation)`, as log level trace prints it.
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {

@@ -11,6 +11,8 @@
 
 // Mirrors `Server.Serve` and `Server.Shutdown` in Go's `net/http/server.go`.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::mem;
@@ -25,9 +27,12 @@ use super::settings::{Common, Factory, Peer, Port};
 use crate::connection::conn::Conn;
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
+use crate::endpoints::Addr;
 use crate::net::Hook;
 use crate::net::accept_loop::{ALL, Failed, QUEUED, accept_each};
 use crate::net::fd::Fd;
+use crate::net::listener::Accepted;
+use crate::net::permits::Permits;
 use crate::runtime::look::noted;
 use crate::runtime::scheduler::Scheduler;
 use crate::runtime::{self, Handle, context, current, panics};
@@ -40,6 +45,8 @@ struct Listener {
     number: usize,
     /// Whether what it accepts goes to the worker that has the fewest connections.
     is_for_all: bool,
+    /// What a drain has accepted and not begun.
+    queued: RefCell<VecDeque<Accepted>>,
 }
 
 /// One worker.
@@ -91,6 +98,7 @@ impl<F: Factory> WorkerLoop<F> {
                 fd: Fd::adopt("a server", port.socket, port.network)?,
                 number: port.listener,
                 is_for_all: port.worker.is_none(),
+                queued: RefCell::default(),
             })
         };
         let mut listeners: Vec<_> = ports.into_iter().map(open).collect::<io::Result<_>>()?;
@@ -152,7 +160,7 @@ impl<F: Factory> WorkerLoop<F> {
     /// Takes what is queued, and waits until no connection is left. If the future is dropped, call it
     /// again: it continues.
     async fn drain(&self, listeners: &mut Vec<Listener>) -> io::Result<()> {
-        // First: a connection that is closed now may make room for one that is queued.
+        // First: a connection that is closed now may make room for one that was queued.
         self.shared.enter(Phase::Draining);
         if !fault!("drain_resets_queued_client") {
             self.take(listeners, QUEUED).await?;
@@ -182,6 +190,7 @@ impl<F: Factory> WorkerLoop<F> {
     }
 
     async fn accept(&self, listener: &Listener, tries: Option<u32>) -> io::Result<()> {
+        let (fd, queued) = (&listener.fd, &listener.queued);
         let permits = &self.common.shared.permits;
         let failed = |why, _| self.not_accepted(why);
         let take = |accepted, permit| {
@@ -196,7 +205,40 @@ impl<F: Factory> WorkerLoop<F> {
             }
             self.begin(arrival)
         };
-        accept_each(&listener.fd, permits, tries, failed, take).await
+        if tries.is_none() {
+            return accept_each(fd, permits, tries, failed, take).await;
+        }
+        // A drain accepts first and takes permits afterwards: else a full server would read the queue no
+        // faster than connections end, and clients that keep arriving would keep it from being empty.
+        let accepting = async {
+            let no_limit = Arc::new(Permits::new(usize::MAX));
+            let keep = |accepted, _| {
+                queued.borrow_mut().push_back(accepted);
+                Ok(())
+            };
+            let result = accept_each(fd, &no_limit, tries, failed, keep).await;
+            let _closed_by_an_earlier_drain = fd.close();
+            result
+        };
+        // It begins what is queued meanwhile: descriptors may be short until connections end. It is polled
+        // after `accepting`, which alone adds to the queue.
+        let beginning = async {
+            let next = || match queued.borrow().is_empty() {
+                true if !fd.is_closed() => Poll::Pending,
+                is_empty => Poll::Ready(!is_empty),
+            };
+            while poll_fn(|_| next()).await {
+                let permit = noted("permit", permits.take()).await;
+                let accepted = queued.borrow_mut().pop_front();
+                if let Some(accepted) = accepted {
+                    let peer = accepted.peer.clone();
+                    take(accepted, permit).unwrap_or_else(|error| self.not_begun(&peer, &error));
+                }
+                context::yield_once().await;
+            }
+            Ok(())
+        };
+        all(vec![Box::pin(accepting), Box::pin(beginning)]).await
     }
 
     /// Counts an accept that failed.
@@ -222,11 +264,14 @@ impl<F: Factory> WorkerLoop<F> {
             // An order drops this future. So nothing is awaited from here on: it would lose the
             // connection that was taken.
             let peer = arrival.accepted.peer.clone();
-            if let Err(error) = self.begin(arrival) {
-                log::warn!("{peer}: closed before it was served: {error}");
-                self.not_accepted(Failed::by(&error));
-            }
+            let begun = self.begin(arrival);
+            begun.unwrap_or_else(|error| self.not_begun(&peer, &error));
         }
+    }
+
+    fn not_begun(&self, peer: &Addr, error: &io::Error) {
+        log::warn!("{peer}: closed before it was served: {error}");
+        self.not_accepted(Failed::by(error));
     }
 
     /// A connection begins. A factory that panics costs this connection alone.

@@ -364,7 +364,7 @@ impl<K: Copy> Wheel<K> {
         let now = now.max(self.elapsed);
         // If nothing is due, a call costs only this comparison.
         while self.earliest <= now {
-            // After a slot was handed out or cascaded, `earliest` is out of date: find it again.
+            // `earliest` is too early once a slot was handed out or cascaded: `find_front` corrects it.
             let Some((level, slot)) = self.find_front() else {
                 break;
             };
@@ -410,7 +410,8 @@ impl<K: Copy> Wheel<K> {
         }
         self.levels[level].slots[slot].entries = entries;
         self.levels[level].trim(slot);
-        // Rounded down. The earliest of a rest is handed out next, which costs one.
+        // Rounded down: fewer than 16 are free. `advance` ends all the same: each entry goes to a lower
+        // level, and to come out costs one.
         *budget -= moved / CASCADED_FOR_ONE;
     }
 

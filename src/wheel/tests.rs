@@ -1,4 +1,4 @@
-//! The wheel's corners, one by one. What lies between them is walked by the model of tests/it/wheel/model.rs.
+//! Edge cases of the wheel. The model in tests/it/wheel/model.rs tests all else.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -29,17 +29,17 @@ fn due(wheel: &mut Wheel<u64>, now: u64) -> Vec<u64> {
     keys
 }
 
-/// What [`due`] is when nothing is.
+/// What [`due`] returns if nothing is due.
 const NOTHING: [u64; 0] = [];
 
-/// Where a wheel may stand: at, before and after the slots' boundaries, and far out.
-fn standpoints() -> Vec<u64> {
-    let mut standpoints = vec![0, 1, 77, 3 * YEAR + 12_345, 1_000 * YEAR, u64::MAX - 5];
+/// Values of `elapsed`: at, before and after the slots' boundaries, and far out.
+fn elapsed_values() -> Vec<u64> {
+    let mut values = vec![0, 1, 77, 3 * YEAR + 12_345, 1_000 * YEAR, u64::MAX - 5];
     for level in 1..=10 {
         let span = 64u64.pow(level);
-        standpoints.extend([span - 1, span, span + 1, 5 * span - 1]);
+        values.extend([span - 1, span, span + 1, 5 * span - 1]);
     }
-    standpoints
+    values
 }
 
 /// The ticks after `elapsed` where something could go wrong: one slot of each level away, and
@@ -60,8 +60,8 @@ fn corners(elapsed: u64) -> Vec<u64> {
 }
 
 #[test]
-fn a_place_comes_out_at_its_tick_and_not_before_on_either_side_of_every_boundary() {
-    for elapsed in standpoints() {
+fn an_entry_comes_out_at_its_tick_and_not_before_on_either_side_of_every_boundary() {
+    for elapsed in elapsed_values() {
         for when in corners(elapsed) {
             let mut wheel = wheel_at(elapsed);
             wheel.place(tick(when), when);
@@ -94,7 +94,7 @@ fn what_has_come_already_comes_out_with_the_next_advance() {
     wheel.place(tick(100), 100);
     wheel.place(tick(0), 0);
     assert_eq!(wheel.next(), Some(tick(100)));
-    // Even if that one goes back: the tick has come once.
+    // A `now` before `elapsed` counts as `elapsed`.
     let mut keys = due(&mut wheel, 50);
     keys.sort_unstable();
     assert_eq!(keys, [0, 99, 100]);
@@ -130,7 +130,7 @@ fn a_budget_that_is_just_enough_leaves_nothing_to_do() {
 }
 
 #[test]
-fn few_places_cascade_for_nothing() {
+fn few_entries_cascade_for_nothing() {
     let mut wheel = wheel_at(0);
     for key in 0..10 {
         wheel.place(tick(64u64.pow(key)), 0);
@@ -161,7 +161,7 @@ fn a_budget_bounds_how_much_of_a_full_slot_cascades() {
             "unfinished: call again now"
         );
         if calls == 10 {
-            wheel.place(tick(4_500), 0); // what comes meanwhile has a place as well
+            wheel.place(tick(4_500), 0); // what is placed meanwhile is kept as well
         }
     }
     assert_eq!((handed, wheel.len()), (901 * 16 + 1, 99 * 16));
@@ -170,7 +170,7 @@ fn a_budget_bounds_how_much_of_a_full_slot_cascades() {
 }
 
 #[test]
-fn a_late_place_that_moved_on_but_not_past_now_comes_out_at_once() {
+fn a_late_entry_that_moved_on_but_not_past_now_comes_out_at_once() {
     let mut wheel = wheel_at(100);
     wheel.place(tick(3), 3);
     let mut seen = Vec::new();
@@ -194,7 +194,7 @@ fn a_budget_ends_an_advance_whose_owner_moves_nothing_on() {
 }
 
 #[test]
-fn a_panicking_owner_loses_only_the_place_it_was_handed() {
+fn a_panicking_owner_loses_only_the_entry_it_was_handed() {
     let mut wheel = wheel_at(0);
     for key in 0..3 {
         wheel.place(tick(5), key);

@@ -4,17 +4,17 @@
 //
 // | a timer       | in the slab       | in the wheel                                              |
 // |---------------|-------------------|-----------------------------------------------------------|
-// | is inserted   | a slot            | an entry with a new number                                |
+// | is inserted   | an index          | an entry with a new number                                |
 // | moves later   | `when` is stored  | nothing; when the entry comes out, it is placed at `when` |
 // | moves earlier | `when`, `number`  | a new entry; the old one is stale                         |
-// | is canceled   | the slot is freed | the entry is stale                                        |
-// | fires         | the slot is freed | the entry is removed                                      |
+// | is canceled   | index is freed    | the entry is stale                                        |
+// | fires         | index is freed    | the entry is removed                                      |
 //
-// | number      | kept in                  | tells apart                                         |
-// |-------------|--------------------------|-----------------------------------------------------|
-// | `index`     | a `TimerKey`, an `Entry` | the slots of the slab                               |
-// | `insertion` | a `TimerKey`, a `Timer`  | the successive timers of one slot                   |
-// | `number`    | an `Entry`, a `Timer`    | a timer's entry from the stale entries of its slot  |
+// | number       | kept in                     | tells apart                                         |
+// |--------------|-----------------------------|-----------------------------------------------------|
+// | `index`      | a `TimerKey`, an `EntryKey` | the timers of the slab                              |
+// | `generation` | a `TimerKey`, a `Timer`     | the successive timers of one index                  |
+// | `number`     | an `EntryKey`, a `Timer`    | a timer's entry from the stale entries of its index |
 
 use std::num::NonZeroU32;
 use std::ops::Range;
@@ -23,11 +23,11 @@ use slab::Slab;
 
 use super::{Tick, Wheel};
 
-/// The wheel is not swept before there are this many stale entries more than timers.
+/// The wheel is compacted once it has more than this many stale entries above its timers.
 const SLACK: usize = 64;
 
 /// Names one timer of a [`Timers`]. Insertions are counted in 32 bits, and wrap: a key that is kept
-/// while four billion timers are inserted may name another timer in the same slot.
+/// while four billion timers are inserted may name another timer of the same index.
 ///
 /// ```
 /// use netpoller::wheel::{Tick, Timers};
@@ -35,14 +35,14 @@ const SLACK: usize = 64;
 /// let mut timers = Timers::new();
 /// let old = timers.insert(Tick::new(1), 'a');
 /// timers.cancel(old);
-/// let new = timers.insert(Tick::new(1), 'b'); // in the same slot
+/// let new = timers.insert(Tick::new(1), 'b'); // of the same index
 /// assert_ne!(old, new);
 /// assert_eq!((timers.get(old), timers.get(new)), (None, Some(&'b')));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TimerKey {
     index: u32,
-    insertion: NonZeroU32,
+    generation: NonZeroU32,
 }
 
 impl TimerKey {
@@ -51,9 +51,9 @@ impl TimerKey {
     }
 }
 
-/// What the wheel holds for a timer.
+/// The key of a timer's entry in the wheel.
 #[derive(Clone, Copy)]
-struct Entry {
+struct EntryKey {
     index: u32,
     number: u32,
 }
@@ -62,9 +62,9 @@ struct Entry {
 struct Timer<V> {
     /// When it fires. Its entry is at this tick or before.
     when: Tick,
-    /// The number of its entry. The stale entries of this slot have other numbers.
+    /// The number of its entry. The stale entries of its index have other numbers.
     number: u32,
-    insertion: NonZeroU32,
+    generation: NonZeroU32,
     value: V,
 }
 
@@ -89,10 +89,10 @@ struct Timer<V> {
 /// assert_eq!(done, ["tea"]);
 /// ```
 pub struct Timers<V> {
-    wheel: Wheel<Entry>,
-    slots: Slab<Timer<V>>,
-    /// The last insertion. See [`TimerKey`].
-    inserted: NonZeroU32,
+    wheel: Wheel<EntryKey>,
+    slab: Slab<Timer<V>>,
+    /// The newest timer's generation. See [`TimerKey`].
+    generation: NonZeroU32,
     /// How many entries were placed. It wraps: after that a stale entry may be taken for the timer's own. It
     /// is then placed again at the timer's tick.
     placed: u32,
@@ -108,8 +108,8 @@ impl<V> Timers<V> {
     pub fn new() -> Self {
         Timers {
             wheel: Wheel::new(),
-            slots: Slab::new(),
-            inserted: NonZeroU32::MAX,
+            slab: Slab::new(),
+            generation: NonZeroU32::MAX,
             placed: 0,
         }
     }
@@ -117,7 +117,7 @@ impl<V> Timers<V> {
     /// Adds a timer that fires at tick `when`. If `when` is past, it fires with the next
     /// [`advance`](Timers::advance).
     ///
-    /// O(1), amortised over the growth of a slot.
+    /// O(1), amortised over the wheel's growth.
     ///
     /// # Panics
     ///
@@ -131,16 +131,16 @@ impl<V> Timers<V> {
     /// ```
     #[inline]
     pub fn insert(&mut self, when: Tick, value: V) -> TimerKey {
-        self.inserted = self.inserted.checked_add(1).unwrap_or(NonZeroU32::MIN);
+        self.generation = self.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
         let key = TimerKey {
-            index: u32::try_from(self.slots.vacant_key()).expect("no more than 2^32 timers"),
-            insertion: self.inserted,
+            index: u32::try_from(self.slab.vacant_key()).expect("no more than 2^32 timers"),
+            generation: self.generation,
         };
         let number = self.place_entry(when, key.index);
-        self.slots.insert(Timer {
+        self.slab.insert(Timer {
             when,
             number,
-            insertion: key.insertion,
+            generation: key.generation,
             value,
         });
         key
@@ -170,7 +170,7 @@ impl<V> Timers<V> {
     /// Cancels the timer that has this index. For an owner that stores only the index, and does not use it
     /// after the timer has fired.
     pub(crate) fn cancel_at(&mut self, index: u32) -> Option<V> {
-        let timer = self.slots.try_remove(index as usize)?;
+        let timer = self.slab.try_remove(index as usize)?;
         self.compact();
         Some(timer.value)
     }
@@ -254,11 +254,11 @@ impl<V> Timers<V> {
     /// assert_eq!(timers.next_live(), Some(Tick::new(9)));
     /// ```
     pub fn next_live(&self) -> Option<Tick> {
-        self.slots.iter().map(|(_, timer)| timer.when).min()
+        self.slab.iter().map(|(_, timer)| timer.when).min()
     }
 
-    /// Moves to tick `now` and gives the values of the timers due by then to `fire`, in the order
-    /// of their ticks, until `budget` is used up. Returns whether more is due: then call again.
+    /// Moves to tick `now` and gives the values of the timers due by then to `fire`, by ticks
+    /// (overdue ones in any order), until `budget` is used up. Returns whether more is due: then call again.
     ///
     /// The budget is that of [`Wheel::advance`]; a stale entry costs as much of it as a timer that
     /// fires. O(1) when nothing is due.
@@ -274,17 +274,17 @@ impl<V> Timers<V> {
     /// assert_eq!(fired, "ba");
     /// ```
     pub fn advance(&mut self, now: Tick, budget: usize, mut fire: impl FnMut(V)) -> bool {
-        let slots = &mut self.slots;
+        let slab = &mut self.slab;
         let more = self.wheel.advance(now, budget, |when, entry| {
             // The entry is stale if its timer is gone, or has a newer entry.
-            let timer = slots.get(entry.index as usize)?;
+            let timer = slab.get(entry.index as usize)?;
             if timer.number != entry.number {
                 return None;
             }
             if timer.when > when {
                 return Some(timer.when);
             }
-            fire(slots.remove(entry.index as usize).value);
+            fire(slab.remove(entry.index as usize).value);
             None
         });
         // Timers have fired, so there may now be too many stale entries.
@@ -301,14 +301,14 @@ impl<V> Timers<V> {
     /// assert_eq!(timers.len(), 1);
     /// ```
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.slab.len()
     }
 
-    /// Calls `look` with each timer in these slots. Returns whether there are more slots.
-    pub(crate) fn for_each_in(&self, slots: Range<usize>, mut look: impl FnMut(Tick, &V)) -> bool {
-        let timers = slots.clone().filter_map(|slot| self.slots.get(slot));
+    /// Calls `look` with each timer with an index in `range`. Returns whether there are more indices.
+    pub(crate) fn for_each_in(&self, range: Range<usize>, mut look: impl FnMut(Tick, &V)) -> bool {
+        let timers = range.clone().filter_map(|index| self.slab.get(index));
         timers.for_each(|timer| look(timer.when, &timer.value));
-        slots.end < self.slots.capacity()
+        range.end < self.slab.capacity()
     }
 
     /// How many entries the wheel holds: never more than 2 x [`len`](Timers::len) + 64.
@@ -337,14 +337,14 @@ impl<V> Timers<V> {
     /// The timer that `key` names, unless it is gone.
     #[inline]
     fn timer(&self, key: TimerKey) -> Option<&Timer<V>> {
-        let timer = self.slots.get(key.index as usize)?;
-        (timer.insertion == key.insertion).then_some(timer)
+        let timer = self.slab.get(key.index as usize)?;
+        (timer.generation == key.generation).then_some(timer)
     }
 
     #[inline]
     fn timer_mut(&mut self, key: TimerKey) -> Option<&mut Timer<V>> {
-        let timer = self.slots.get_mut(key.index as usize)?;
-        (timer.insertion == key.insertion).then_some(timer)
+        let timer = self.slab.get_mut(key.index as usize)?;
+        (timer.generation == key.generation).then_some(timer)
     }
 
     /// Places an entry for the timer at `index`, and returns the entry's number.
@@ -352,14 +352,14 @@ impl<V> Timers<V> {
     fn place_entry(&mut self, when: Tick, index: u32) -> u32 {
         let number = self.placed.wrapping_add(1);
         self.placed = number;
-        self.wheel.place(when, Entry { index, number });
+        self.wheel.place(when, EntryKey { index, number });
         number
     }
 
     /// Gives a timer a new entry, since the old one may be after `when`.
     fn move_earlier(&mut self, index: u32, when: Tick) {
         let number = self.place_entry(when, index);
-        let timer = &mut self.slots[index as usize];
+        let timer = &mut self.slab[index as usize];
         (timer.when, timer.number) = (when, number);
         self.compact();
     }
@@ -367,10 +367,10 @@ impl<V> Timers<V> {
     /// Removes the stale entries, if there are more than `len + SLACK` of them. (Each timer has one entry
     /// that is not stale.)
     fn compact(&mut self) {
-        let slots = &self.slots;
-        if self.wheel.len() > 2 * slots.len() + SLACK {
+        let slab = &self.slab;
+        if self.wheel.len() > 2 * slab.len() + SLACK {
             self.wheel.compact(|_, entry| {
-                let timer = slots.get(entry.index as usize);
+                let timer = slab.get(entry.index as usize);
                 timer.is_some_and(|timer| timer.number == entry.number)
             });
         }

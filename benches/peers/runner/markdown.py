@@ -5,10 +5,7 @@ import re
 from .results import SURE, compared, losses, told
 
 MARK = "<!-- peers -->"
-ROUNDS = (
-    "Medians of {} interleaved rounds, without those that other processes disturbed when every contestant has a calm one; "
-    "of one round where no spread is given."
-)
+ROUNDS = "Medians of {} interleaved rounds. Disturbed rounds are left out if each server has an undisturbed one."
 
 
 def table(headings, rows):
@@ -44,7 +41,7 @@ def report(run):
     parts += run.notes
     if run.left_out:
         parts.append("Left out:\n" + "\n".join(f"- {what}" for what in run.left_out))
-    parts.append(f"{ROUNDS.format(run.rounds)} In brackets lowest..highest.")
+    parts.append(f"{ROUNDS.format(run.rounds)} In brackets lowest..highest, unless there was one round.")
     parts.append("## Where we lose\n\n" + losses_text(run.sections))
     for section in run.sections:
         parts.append(f"## {section.title}\n\n{section.about}\n\n{section_table(section)}")
@@ -90,7 +87,7 @@ def losses_brief(sections):
     won, total = compared(sections, "peer")
     lines = [
         f"In {won} of {total} comparisons with the best of the peers the best of ours is ahead or within 3 %; "
-        "the report has them all, and the floors'."
+        "the report has them all, and those with C epoll and mio by hand."
     ]
     by_section = {}
     for loss in losses(sections, "peer"):

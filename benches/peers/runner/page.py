@@ -67,7 +67,7 @@ def html(run):
         paragraph(run.versions_line(), "machine"),
         *(paragraph(note, "note") for note in run.notes),
         *(paragraph(f"Left out: {what}", "note") for what in run.left_out),
-        paragraph(f"{run.date}. {ROUNDS.format(run.rounds)} Whiskers and brackets go from the lowest round to the highest."),
+        paragraph(f"{run.date}. {ROUNDS.format(run.rounds)} Whiskers and brackets go from the lowest round to the highest; one round has none."),
         key, overview(run.sections), table(*summary(run.sections), families=families),
         "<h2>Where we lose</h2>", losing(run.sections),
         *(section_html(section) for section in run.sections),

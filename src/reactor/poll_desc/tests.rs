@@ -1,7 +1,7 @@
 //! A descriptor on a reactor against a plain model: every sequence of operations up to a depth, on
-//! a selector and a clock that do what they are told, every answer compared.
+//! a scripted selector and clock, every answer compared.
 //!
-//! Sequences that lead to the same state are walked on once. Each step also checks the wheel: it
+//! Of sequences that lead to the same state, one is continued. Each step also checks the wheel: it
 //! holds one timer at most, and no deadline is without one.
 
 use std::cell::RefCell;
@@ -71,11 +71,11 @@ fn steps() -> Vec<Step> {
     steps
 }
 
-// ---- a world of its own ----
+// ---- the selector and the clock ----
 
-/// What the selector and the clock are told.
+/// What the selector and the clock say.
 #[derive(Default)]
-struct World {
+struct Script {
     now: Duration,
     /// The next harvest, and the ticks that pass while it is under way.
     ready: Vec<Event>,
@@ -83,11 +83,11 @@ struct World {
     looks: usize,
 }
 
-type Told = Rc<RefCell<World>>;
+type SharedScript = Rc<RefCell<Script>>;
 
-struct Obeying(Told);
+struct Scripted(SharedScript);
 
-impl Selector for Obeying {
+impl Selector for Scripted {
     fn open(&mut self, _: &mut dyn Source, _: Token) -> io::Result<()> {
         Ok(())
     }
@@ -101,11 +101,11 @@ impl Selector for Obeying {
     }
 
     fn netpoll(&mut self, _: Option<Duration>, events: &mut Vec<Event>) -> io::Result<Harvest> {
-        let mut world = self.0.borrow_mut();
-        world.looks += 1;
-        events.append(&mut world.ready);
-        let during = std::mem::take(&mut world.during);
-        world.now += Duration::from_millis(during);
+        let mut script = self.0.borrow_mut();
+        script.looks += 1;
+        events.append(&mut script.ready);
+        let during = std::mem::take(&mut script.during);
+        script.now += Duration::from_millis(during);
         Ok(Harvest::Complete)
     }
 
@@ -143,16 +143,16 @@ impl Source for Nothing {
 }
 
 pub(crate) fn core() -> Rc<Core<usize, ()>> {
-    obeying(Told::default()).0
+    scripted(SharedScript::default()).0
 }
 
-fn obeying(told: Told) -> (Rc<Core<usize, ()>>, Instant) {
+fn scripted(script: SharedScript) -> (Rc<Core<usize, ()>>, Instant) {
     let base = Instant::now();
-    let clock = told.clone();
+    let clock = script.clone();
     let time = TimeSource::Given(Box::new(move || base + clock.borrow().now));
     (
         Core::new(
-            Box::new(Obeying(told)),
+            Box::new(Scripted(script)),
             time,
             |(), _| {},
             Recorder::new(Tape::default(), |_| 0),
@@ -168,7 +168,7 @@ pub(crate) fn open(core: &Rc<Core<usize, ()>>) -> Descriptor<usize> {
 
 // ---- the model ----
 
-/// One direction, told plainly.
+/// The model of one direction.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
 struct Side {
     ready: bool,
@@ -177,7 +177,7 @@ struct Side {
     deadline: Option<u64>,
 }
 
-/// The descriptor and its reactor, told plainly.
+/// The model of a descriptor and its reactor.
 #[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
 struct Model {
     now: u64,
@@ -206,7 +206,7 @@ impl Model {
         }
         for direction in BOTH {
             let side = &mut self.sides[direction as usize];
-            if readiness.0 & 1 << direction as u8 != 0 {
+            if u32::from(readiness.0) & ready_bit(direction) != 0 {
                 side.ready = true;
                 out.extend(std::mem::take(&mut side.parked).then_some(direction as usize));
             }
@@ -215,7 +215,7 @@ impl Model {
         self.hung_up |= readiness.contains(Readiness::HUNG_UP);
     }
 
-    /// A turn: what the last one handed out has run.
+    /// A turn. All that the last one handed out has run.
     fn turn(&mut self, before: u64, during: u64, ready: Option<Readiness>) -> Vec<usize> {
         let mut out = std::mem::take(&mut self.released);
         let is_quiet = out.is_empty() && ready.is_none();
@@ -282,7 +282,7 @@ impl Model {
 
 /// A descriptor on its reactor, and the model.
 struct Pair {
-    world: Told,
+    script: SharedScript,
     core: Rc<Core<usize, ()>>,
     base: Instant,
     desc: Descriptor<usize>,
@@ -291,11 +291,11 @@ struct Pair {
 
 impl Pair {
     fn replay(path: &[Step]) -> Self {
-        let world = Told::default();
-        let (core, base) = obeying(world.clone());
+        let script = SharedScript::default();
+        let (core, base) = scripted(script.clone());
         let desc = open(&core);
         let mut pair = Pair {
-            world,
+            script,
             core,
             base,
             desc,
@@ -328,24 +328,24 @@ impl Pair {
                 during,
                 ready,
             } => {
-                let mut world = self.world.borrow_mut();
-                world.now += Duration::from_millis(before);
-                world.during = during;
+                let mut script = self.script.borrow_mut();
+                script.now += Duration::from_millis(before);
+                script.during = during;
                 let token = self.desc.token();
                 let event = ready.map(|readiness| Event { token, readiness });
-                world.ready.extend(event);
-                drop(world);
+                script.ready.extend(event);
+                drop(script);
                 self.turn(Some(Duration::ZERO), &mut said);
                 expected = self.model.turn(before, during, ready);
             }
             Step::Sleep(ticks) => {
-                let mut world = self.world.borrow_mut();
-                (world.during, world.looks) = (ticks, 0);
-                drop(world);
+                let mut script = self.script.borrow_mut();
+                (script.during, script.looks) = (ticks, 0);
+                drop(script);
                 let may_wait = self.model.released.is_empty();
                 self.turn(Some(Duration::from_millis(ticks)), &mut said);
                 // A second look is taken if an entry of the wheel is due, stale or not.
-                let looked_again = self.world.borrow().looks == 2;
+                let looked_again = self.script.borrow().looks == 2;
                 expected = match looked_again {
                     true => self.model.sleep(ticks),
                     false => self.model.turn(0, ticks, None),
@@ -354,7 +354,7 @@ impl Pair {
                 assert!(!may_wait || looked_again || !self.model.is_due());
             }
             Step::Deadline(direction, at) => {
-                let now = self.base + self.world.borrow().now;
+                let now = self.base + self.script.borrow().now;
                 let when = at.map(|ahead| now + Duration::from_millis(ahead));
                 self.desc.set_deadline(direction, when);
                 self.model.deadline(direction, at);
@@ -451,7 +451,7 @@ impl Pair {
         }
     }
 
-    /// The whole of it, with times from now: two pairs of one key go on alike.
+    /// The state, with times relative to now. Pairs with equal keys behave alike.
     fn key(&self) -> Key {
         let now = self.model.now;
         let from_now = |tick: u64| tick.wrapping_sub(now);

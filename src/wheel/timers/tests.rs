@@ -1,9 +1,9 @@
-//! What timers owe their owner, and when they leave places behind.
+//! What `Timers` promises, and when entries become stale.
 
 use super::*;
 
 #[test]
-fn moving_a_timer_later_leaves_no_place_behind() {
+fn moving_a_timer_later_leaves_no_entry_behind() {
     let mut timers = Timers::new();
     let key = timers.insert(Tick::new(5), ());
     for later in 6..1_000 {
@@ -18,10 +18,10 @@ fn moving_a_timer_later_leaves_no_place_behind() {
 }
 
 #[test]
-fn only_a_move_to_an_earlier_tick_makes_a_new_place() {
+fn only_a_move_to_an_earlier_tick_makes_a_new_entry() {
     let mut timers = Timers::new();
     let key = timers.insert(Tick::new(100), ());
-    for (when, places) in [
+    for (when, entries) in [
         (100, 1),
         (110, 1),
         (90, 2),
@@ -31,12 +31,12 @@ fn only_a_move_to_an_earlier_tick_makes_a_new_place() {
         (89, 3),
     ] {
         timers.move_to(key, Tick::new(when));
-        assert_eq!(timers.entries(), places, "after a move to {when}");
+        assert_eq!(timers.entries(), entries, "after a move to {when}");
     }
 }
 
 #[test]
-fn a_place_left_behind_lapses_when_it_comes_out() {
+fn an_entry_left_behind_lapses_when_it_comes_out() {
     let mut timers = Timers::new();
     let key = timers.insert(Tick::new(10), ());
     timers.move_to(key, Tick::new(5));
@@ -48,7 +48,7 @@ fn a_place_left_behind_lapses_when_it_comes_out() {
 }
 
 #[test]
-fn an_idle_timer_moved_a_thousand_times_wakes_its_owner_once_a_place() {
+fn an_idle_timer_moved_a_thousand_times_wakes_its_owner_once_an_entry() {
     let mut timers = Timers::new();
     let key = timers.insert(Tick::new(60), ());
     let mut wakes = 0;
@@ -65,8 +65,8 @@ fn an_idle_timer_moved_a_thousand_times_wakes_its_owner_once_a_place() {
 #[test]
 fn an_entry_left_behind_that_is_taken_for_the_live_one_does_no_harm() {
     let mut timers = Timers::new();
-    // A timer leaves an entry at 1,000, and four billion entries later another timer in its slot has
-    // one of the same number.
+    // A timer leaves an entry at 1,000, and four billion entries later another timer of its index
+    // has one of the same number.
     let first = timers.insert(Tick::new(1_000), "first");
     timers.cancel(first);
     timers.placed = 0;
@@ -88,7 +88,7 @@ fn an_entry_left_behind_that_is_taken_for_the_live_one_does_no_harm() {
 fn keys_tell_timers_apart_where_the_count_of_insertions_wraps() {
     let mut timers = Timers::new();
     let before = timers.insert(Tick::new(1), 'a');
-    timers.inserted = NonZeroU32::MAX;
+    timers.generation = NonZeroU32::MAX;
     timers.cancel(before);
     let last = timers.insert(Tick::new(1), 'b');
     assert_eq!(last, before, "the one key in four billion that comes again");
@@ -101,6 +101,6 @@ fn keys_tell_timers_apart_where_the_count_of_insertions_wraps() {
 #[test]
 fn a_timer_of_an_eight_byte_value_takes_24_bytes_and_an_entry_16() {
     assert_eq!(size_of::<Option<Timer<u64>>>(), 24);
-    assert_eq!(size_of::<(Tick, Entry)>(), 16);
+    assert_eq!(size_of::<(Tick, EntryKey)>(), 16);
     assert_eq!(size_of::<Option<TimerKey>>(), 8);
 }

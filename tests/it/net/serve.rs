@@ -151,6 +151,22 @@ fn a_listener_s_deadline_ends_it_with_a_timeout() {
     });
 }
 
+#[test]
+fn a_listener_s_deadline_ends_it_also_while_it_is_full() {
+    run_virtual(async {
+        let listener = listen().await;
+        let deadline = time::now() + SECOND;
+        listener.set_deadline(Some(deadline)).unwrap();
+        let _clients = [dial(&listener).await, dial(&listener).await];
+        let serve = Serve::new(listener).max_connections(1);
+        let hold = async |stream: TcpStream, _| stream.hung_up().await;
+        let ended = time::timeout(2 * SECOND, serve.run(hold)).await;
+        let error = ended.expect("it ends at its deadline").unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        assert!(time::now() >= deadline);
+    });
+}
+
 /// As in Go's best-known line about it.
 #[test]
 #[cfg(target_os = "linux")]

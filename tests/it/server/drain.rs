@@ -10,7 +10,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netpoller::{CloseReason, Conn, Dispatch, Protocol, Server, ServerHandle, TcpStream, time};
+use netpoller::{
+    CloseReason, Conn, Dispatch, Protocol, Server, ServerHandle, TcpStream, spawn, time,
+};
 
 use crate::support::running::{Echo, SECOND, echo, rest, start};
 use crate::support::schedule::virtual_runtime;
@@ -121,6 +123,61 @@ fn in_a_full_server_a_quiet_connection_makes_room_for_one_that_is_queued() {
     let stats = server.stop();
     assert_eq!((stats.accepted(), stats.live()), (2, 0));
     assert!(start.elapsed() < 15 * SECOND, "not for the limit to pass");
+}
+
+/// Answers each message after 50 ms, and is busy meanwhile.
+struct Late;
+
+impl Protocol for Late {
+    fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+        conn.set_busy(true);
+        let handle = conn.handle();
+        spawn(async move {
+            time::sleep(50 * MILLISECOND).await;
+            handle.write(b"x").unwrap();
+            handle.set_busy(false);
+        });
+        Ok(bytes.len())
+    }
+}
+
+#[test]
+fn clients_that_keep_arriving_at_a_full_server_do_not_delay_the_end_and_all_are_answered() {
+    let _watchdog = watchdog();
+    let runtime = virtual_runtime();
+    let server = Server::new(|_| Late).max_connections(2);
+    let bound = server.bind("127.0.0.1:0").unwrap();
+    let (address, handle) = (bound.local_addr(), bound.handle());
+    let serving = bound.run_in(&runtime).unwrap();
+    let arrive = move || async move {
+        let mut answers = 0;
+        while let Ok(client) = TcpStream::connect(address).await {
+            client.write_all(b"?").await.unwrap();
+            client.read_exact(&mut [0]).await.unwrap();
+            answers += 1;
+        }
+        answers
+    };
+    let (answers, took, stats) = runtime.block_on(async {
+        let clients: Vec<_> = (0..8).map(|_| spawn(arrive())).collect();
+        time::sleep(SECOND).await;
+        let start = time::now();
+        handle.drain(60 * SECOND);
+        time::sleep(10 * MILLISECOND).await;
+        let refused = TcpStream::connect(address).await;
+        refused.expect_err("the port is closed though clients wait");
+        // It loses none that was accepted.
+        handle.drain(30 * SECOND);
+        let stats = serving.await.unwrap().unwrap();
+        let took = time::now() - start;
+        let mut answers = 0;
+        for client in clients {
+            answers += client.await.unwrap();
+        }
+        (answers, took, stats)
+    });
+    assert!(took < 2 * SECOND, "{took:?}");
+    assert_eq!((stats.accepted(), stats.live()), (answers, 0));
 }
 
 // ---- the limit ----
