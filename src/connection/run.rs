@@ -132,7 +132,7 @@ impl<P: Protocol> Connection<P> {
     #[cold]
     #[inline(never)]
     fn go_on(&mut self) -> Poll<()> {
-        // Once in a run: a thread that always writes would otherwise keep the times from being judged.
+        // Not in each pass: a thread that always writes would otherwise keep the times from being judged.
         // Later writes wake the connection again.
         self.conn.take_others_writes();
         // Whether both directions were tried in this run, whatever the selector had said of them.
@@ -286,7 +286,7 @@ impl<P: Protocol> Connection<P> {
         self.heed(told);
     }
 
-    /// As `tell`. If the callback wrote, that is traffic, of which a drain has to know.
+    /// As `tell`. If bytes went out, that is traffic, of which a drain has to know.
     fn tell_and_note(&mut self, call: impl FnOnce(&mut P, &mut Conn) -> io::Result<()>) {
         let before = self.conn.shared.tally.sent.get();
         self.tell(call);
@@ -356,8 +356,7 @@ impl<P: Protocol> Connection<P> {
 }
 
 impl Conn {
-    /// Notes whether there is anything left to attend to, and frees `extra` if nothing in it is needed:
-    /// an idle connection keeps none.
+    /// Notes whether there is anything left to attend to, and frees `extra` if nothing in it is needed.
     fn free_extra(&mut self) {
         let (now, grace) = (self.now(), self.settings().drain_grace);
         let Some(extra) = &mut self.extra else {
@@ -368,7 +367,7 @@ impl Conn {
         // If no other handle is left, nothing can be left for the connection.
         drop(extra.handle.take_if(|handle| handle.is_idle()));
         let needed = extra.needs_attention();
-        // Set for the rest of the connection's life.
+        // Kept, however idle the connection is.
         let set = extra.handle.is_some() || extra.idle.is_some() || extra.old_at.is_some();
         // A drain has to know of this traffic.
         let sent_lately = extra.sent > self.heard && extra.sent.saturating_add(grace) > now;

@@ -1,7 +1,7 @@
 //! What goes out: a callback's reply in one write, and what the peer does not take at once from a
 //! queue.
 //!
-//! Bytes that are not sent at once are queued by [`Conn::put`], from callbacks and from handles.
+//! Bytes of a callback that are not sent at once are queued by [`Conn::put`].
 
 // Mirrors the tail of `FD.Write` in Go's `internal/poll/fd_unix.go`.
 
@@ -110,7 +110,7 @@ impl Conn {
 
     // ---- the callback's end ----
 
-    /// Sends what the callback wrote, if nothing waits before it. False if not all has gone.
+    /// Sends what the callback wrote: nothing waits before it. False if not all has gone.
     #[inline]
     pub(super) fn send_reply(&mut self) -> bool {
         let mut out = self.shared.out.borrow_mut();
@@ -190,7 +190,7 @@ impl Conn {
         self.shared.out.replace(out);
     }
 
-    /// The callback panicked: discards what it wrote. Returns whether there was any.
+    /// Discards what a callback that panicked wrote. Returns whether there was any.
     pub(super) fn forget_reply(&mut self) -> bool {
         let mut out = self.shared.out.borrow_mut();
         let is_cut = !out.is_empty();

@@ -1,8 +1,8 @@
 //! A connection's one timer that judges its peer: idle timeout, heartbeat, minimum rate, the time to
 //! close, the grace of a drain, the greatest age. And the protocol's own, which judges nothing.
 //!
-//! When a connection hears from its peer, it reads and stores the time, and touches no timer. The timer
-//! is set to the earliest of its times, as they are then. When it fires, the connection tries its
+//! When a connection hears from its peer, it stores the time, and touches no timer. When it comes to
+//! rest, it sets the timer to the earliest of its times. When that fires, the connection tries its
 //! socket, judges what is due, and sets the timer anew: a time that moved later costs one such run.
 
 // Mirrors what Go's `http.Server` does by deadlines of the socket: `IdleTimeout`, `ReadTimeout`.
@@ -34,8 +34,8 @@ const RST_AVOIDANCE: u64 = 500;
 const CHECKS: u64 = 256;
 
 impl<P: Protocol> Connection<P> {
-    /// Judges what is due, after the socket was tried. Returns whether it called the protocol or changed
-    /// the state: then there may be more to do.
+    /// Judges what is due, after the socket was tried. Returns whether it acted: then there may be
+    /// more to do.
     pub(super) fn judge(&mut self) -> bool {
         let conn = &mut self.conn;
         let now = conn.now();
@@ -87,7 +87,7 @@ impl Conn {
     /// The peer gave a sign of life.
     #[inline]
     pub(super) fn heard(&mut self) {
-        // The clock is read anew, so that the time of the callback is not counted as the peer's.
+        // If times are judged, the clock is read anew: the callback's time is not the peer's.
         self.heard = match self.shared.judges_by_time.get() {
             true => self.fresh_tick(),
             false => self.fd.desc.core().clock.tick_ceiling().get(),
@@ -107,8 +107,7 @@ impl Conn {
         self.moved(Direction::Write, bytes);
     }
 
-    /// Bytes were queued from elsewhere, or input of a lingering connection was discarded: traffic, but no
-    /// sign of life.
+    /// There was traffic that is no sign of life, such as bytes that were queued from elsewhere.
     pub(super) fn note_traffic(&mut self) {
         self.extra().sent = self.fresh_tick();
     }
@@ -227,7 +226,7 @@ impl Conn {
 
     /// Whether a drain has to wait for this connection: bytes are queued or unused, a call of
     /// `writable` is owed, it is marked busy, it closes already, or there was traffic within the
-    /// grace. It is asked once all that is ready has been read and written.
+    /// grace. The answer counts when all that is ready has been read and written.
     pub(super) fn in_flight(&self) -> bool {
         let holds = self.is_full() || self.queued() > 0 || self.unused() > 0;
         let had_traffic = self.drains() == Some(Drain::WhenQuiet) && self.grace_at() > self.now();
@@ -260,7 +259,7 @@ impl Conn {
         let rates = self.settings().rates;
         let reads = self.state().delivers() && self.unused() > 0;
         let (expected, now) = ([reads, self.to_send() > 0], self.now());
-        // Then the peer waits for us.
+        // Held: the peer waits for us.
         let is_held = [self.is_full() || self.is_busy(), false];
         let mut soonest = NEVER;
         let Some(extra) = &mut self.extra else {

@@ -1,5 +1,5 @@
 //! The loop's time: where it is read, and how an instant becomes a tick.
-// Mirrors the one `nanotime()` of each pass of Go's scheduler, and testing/synctest's clock, which jumps when
+// Mirrors the `nanotime()` calls of Go's scheduler, and testing/synctest's clock, which jumps when
 // nothing else can happen.
 
 use std::cell::Cell;
@@ -34,7 +34,7 @@ pub(crate) struct Clock {
     now: Cell<Instant>,
     /// The last reading in ticks, rounded up, and the instant of that tick.
     next: Cell<(Tick, Instant)>,
-    /// The last deadline converted since the last reading, and its tick, if it was `PLAINLY_AHEAD`.
+    /// The last `PLAINLY_AHEAD` deadline that was converted since the last reading, and its tick.
     /// Descriptors of one batch often get the same deadline.
     memo: Cell<Option<(Instant, Tick)>>,
 }

@@ -24,8 +24,8 @@
 //! # }
 //! ```
 // Imports nothing of tasks or sockets. Mirrors Go's runtime/netpoll.go: its `poll_runtime_` functions
-// `pollOpen`, `pollClose`, `pollReset` (`check`; its store of pdNil is `drained`, after EAGAIN in place of
-// before the try), `pollWait` (`park`), `pollSetDeadline` and `pollUnblock` (`evict`), and `netpoll` itself.
+// `pollOpen`, `pollClose`, `pollReset` (`check`; it stores pdNil before the try, we after EAGAIN:
+// `drained`), `pollWait` (`park`), `pollSetDeadline` and `pollUnblock` (`evict`), and `netpoll` itself.
 //
 // # One turn
 //
@@ -38,7 +38,7 @@
 //     ▼
 //   unpark_ready   what is pending; then event ─► token ─► PollDesc ─► what was parked
 //     ▼
-//   poll_again     if nothing came and an entry is due: polls the selector again, without waiting
+//   poll_again     if a wait found nothing and an entry is due: polls again, without waiting
 //     ▼
 //   expire         deadlines and peers' timers, up to the settled tick; other timers, up to the clock's
 //
@@ -95,7 +95,7 @@ pub struct Turn {
     /// Deadlines that expired and timers that fired in this turn. A deadline that is set in the past
     /// expires when it is set, and is not counted.
     pub expired: usize,
-    /// Whether there is more to do: the next turn will not block.
+    /// Whether there may be more to do at once.
     pub more: bool,
 }
 
@@ -208,7 +208,7 @@ pub struct Entries {
 /// reactor, which is borrowed while they run. The drop of a `W` may use it.
 ///
 /// **Portability.** epoll and kqueue report edges. Forced poll(2) does not: there short transfers prove
-/// nothing, and `with_fd` returns `None`. After `WouldBlock` a source has to be armed again:
+/// nothing, and `with_fd` returns `None`. There, after `WouldBlock`, arm the source again:
 /// mio's own sources do that themselves, for others call [`rearm`](PollDesc::rearm).
 /// Only Linux and Android report urgent data: elsewhere a short transfer proves nothing either.
 ///
@@ -333,7 +333,7 @@ impl<W, T> Reactor<W, T> {
 
     /// How long the next turn may sleep, at most: until the next entry of a timer wheel is due, which may be
     /// a [stale](Entries::stale) one. Zero if anything is pending, an entry is due, or the last harvest may
-    /// have left events. `None` if there is no entry. Reads the clock, unless anything is pending.
+    /// have left events. `None` if there is no entry. Reads the clock if nothing is pending or left.
     pub fn next_timeout(&self) -> Option<Duration> {
         let core = &self.core;
         if core.has_pending() || core.found_more.get() {

@@ -94,7 +94,7 @@ pub(crate) struct Core<W, T> {
     /// What the last poll of the selector has returned.
     events: RefCell<Vec<Event>>,
     pub(super) traits: Traits,
-    /// All open descriptors, by the keys of their tokens: Go's `pollCache`.
+    /// All open descriptors, by the keys of their tokens.
     pub(crate) registry: RefCell<Slab<Rc<PollDesc<W, T>>>>,
     /// How many tokens were made. It wraps: see [`Token`].
     pub(super) generation: Cell<usize>,
@@ -237,8 +237,8 @@ impl<W, T> Core<W, T> {
         let mut turn = Turn::default();
         let waited = self.wait(max_wait, run_queue);
         self.trace.put(Kind::WaitEnd, NOTHING, 0);
-        // If the selector fails, the events that it returned before are handed out all the same. This comes
-        // after the wait, so that, if the selector panics, what is pending stays for the next turn.
+        // If the selector fails, the events that it returned before are handed out all the same. The
+        // call comes after the wait: if the selector panics, what is pending stays for the next turn.
         turn.events = self.unpark_ready(out);
         let found_nothing = waited?;
         self.read_clock();

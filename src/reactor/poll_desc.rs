@@ -11,7 +11,7 @@
 // | Parked(W) | W waits | `park`, `park_waiting` from Nil | Nil by `unpark`, a deadline, `evict`; Ready by `netpollready` |
 //
 // Ready is a bit of `flags`. Parked is a W in `slots`. Nil is neither. Illegal: a second W in a slot (`park`
-// panics; `park_waiting` replaces the first); Parked and Ready at once, except within `park_short`. `evict`
+// panics; `park_waiting` replaces the first); Parked and Ready at once, except within a call. `evict`
 // empties the slots, and on a closed descriptor `park` fills none. The ready bits of a closed descriptor may
 // still change, and have no effect.
 //
@@ -25,7 +25,7 @@
 // |---|---|---|
 // | ready | `netpollready`, `assume_ready`, `park_short` | `drained`, `park` |
 // | hung up | `netpollready` | never |
-// | urgent | `netpollready` | `drained` of Read, that is at EAGAIN |
+// | urgent | `netpollready` | `drained` of Read |
 // | expired | `expire`: a deadline passes, or is set in the past | a deadline moved ahead, or cleared |
 // | closed | `evict` | never |
 // | short I/O inconclusive | `set_short_io_inconclusive` | never |

@@ -127,7 +127,7 @@ impl Scheduler {
         &self.remote.running.figures
     }
 
-    /// The reactor's address, by which a descriptor or a parked waker is known as this runtime's.
+    /// The core's address, by which a descriptor or a waker is known as this runtime's.
     pub(crate) fn home(&self) -> *const () {
         Rc::as_ptr(self.reactor.core()).cast()
     }
@@ -221,7 +221,7 @@ impl Scheduler {
         drop((queue, woken));
         turn.machines = self.run_batch(most, root);
 
-        // A machine that ran last may have closed a socket, or set a deadline in the past.
+        // A machine of the batch may have closed a socket, or set a deadline in the past.
         turn.more |= self.has_runnable() || core.has_pending() || core.is_due();
         core.trace.put(Kind::TurnEnd, NOTHING, 0);
         figures.turns.add(1);
@@ -311,7 +311,7 @@ impl Scheduler {
     }
 
     /// Runs at most `most` of the runnable machines. Returns how many ran, without the root.
-    // Kept apart from the rest of the turn, which shares nothing with this loop.
+    // Not inlined: the rest of the turn uses none of this loop's locals.
     #[inline(never)]
     fn run_batch(&self, mut most: usize, root: &mut dyn FnMut() -> bool) -> usize {
         let mut batch = self.queue.take();
@@ -366,7 +366,7 @@ impl Scheduler {
         (figures.machines.get() - runs) as usize
     }
 
-    /// `gone` ids have left the queue, those of this round before others.
+    /// `gone` ids have left the queue, first those of this round.
     fn shorten_round(&self, gone: usize) {
         let left = self.left_in_round.get().saturating_sub(gone);
         debug_assert!(left <= self.queue.borrow().len());
@@ -473,7 +473,7 @@ impl Scheduler {
     }
 
     /// Marks the root as queued, so that no waker queues it any more, and removes its id from the queues:
-    /// otherwise each call that takes no turn would leave an id behind.
+    /// otherwise a root that was woken would leave an id behind.
     fn end_root(&self) {
         self.root_waker.set(None);
         if !self.machines.borrow_mut().wake(MachineId::ROOT) {

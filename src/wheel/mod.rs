@@ -326,7 +326,7 @@ impl<K: Copy> Wheel<K> {
     // ---- advance ----
 
     /// Moves to tick `now` and hands every entry due by then to `check`, tick by tick (in any order
-    /// within a tick), until `budget` is used up. Returns whether more is due: then call again,
+    /// within a tick), until `budget` is used up. Returns true if more may be due: then call again,
     /// with the same `now` or a later one.
     ///
     /// If the timer was moved, `check` returns its new, later tick, and the entry is placed there. If that
@@ -371,13 +371,13 @@ impl<K: Copy> Wheel<K> {
             if self.earliest > now {
                 break;
             }
-            // More is due. `earliest` is not after `now`, so `next` says: call again now.
+            // More may be due. `earliest` is not after `now`, so `next` says: call again now.
             if budget == 0 {
                 return true;
             }
             // Rule 1.
             self.elapsed = self.earliest;
-            // The slot has later entries too. Move all of them down and look again.
+            // The slot may have later entries too. Move them down and look again.
             if level > 0 {
                 self.cascade(level, slot, &mut budget);
                 continue;

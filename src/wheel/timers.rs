@@ -23,7 +23,7 @@ use slab::Slab;
 
 use super::{Tick, Wheel};
 
-/// The wheel is compacted once it has more than this many stale entries above its timers.
+/// The wheel is compacted once its stale entries outnumber its timers by more than this.
 const SLACK: usize = 64;
 
 /// Names one timer of a [`Timers`]. Insertions are counted in 32 bits, and wrap: a key that is kept

@@ -2,7 +2,7 @@
 //! close around it.
 //!
 //! Every operation that waits goes through [`Fd::poll_step`], except the fast path of `read_with.rs`,
-//! [`Fd::hung_up`], and a half-close, which waits for the write lock alone. A server's connection has its
+//! [`Fd::hung_up`], and what waits for a lock alone: a half-close, a poller. A server's connection has its
 //! socket to itself, and calls the system directly. All of `impl Fd` is in this folder:
 //!
 //! | file | what it is |
@@ -180,7 +180,7 @@ impl Fd {
 
     /// Returns the refusal if the direction is closed or its deadline has passed; otherwise Pending:
     /// the operation is in the lock's queue. A queued operation checks this itself, because the holder
-    /// may not be polled.
+    /// is perhaps not polled.
     ///
     /// A caller may loop on a refusal, as an accept loop does. So a refusal costs budget, and the
     /// operation yields first if there is none.
@@ -328,7 +328,7 @@ impl Fd {
     }
 }
 
-/// Yields to the other machines if the budget is used up: once before each try.
+/// Charges an operation, or yields to the other machines if the budget is used up: once per try.
 #[cold]
 #[inline(never)]
 fn poll_yield(claim: &mut Claim, cx: &Context<'_>) -> Poll<()> {
