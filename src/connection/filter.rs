@@ -183,7 +183,7 @@ impl FilterIo {
     }
 
     /// Closes the connection, as [`Conn::close`](crate::Conn::close) does, once the protocol was offered
-    /// what was passed on to it.
+    /// what was passed on to it, unless it [needs](crate::Conn::need) more, or too much waits for the peer.
     pub fn close(&mut self) {
         self.closes = true;
     }

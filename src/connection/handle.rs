@@ -48,6 +48,8 @@ pub(super) struct Inbox {
     pub(super) is_busy: bool,
     /// It is busy no more, and has not run since.
     was_busy: bool,
+    /// Whether the connection was asked for its id.
+    has_id: bool,
 }
 
 /// What a connection takes from its inbox.
@@ -428,7 +430,9 @@ impl Remotes {
     pub(super) fn enter(&self, handle: &ConnHandle) -> ConnId {
         debug_assert!(!handle.is_closed(), "it would never leave");
         let mailbox = &handle.mailbox;
-        lock(&self.0).insert(mailbox.id, mailbox.clone());
+        if !mem::replace(&mut mailbox.inbox().has_id, true) {
+            lock(&self.0).insert(mailbox.id, mailbox.clone());
+        }
         mailbox.id
     }
 

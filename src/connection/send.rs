@@ -78,7 +78,11 @@ impl Conn {
             (0, true) => {
                 self.put(bytes, push);
                 while self.flush() {}
-                bytes.len()
+                let held = self
+                    .filtering()
+                    .map(|filtering| mem::take(&mut filtering.held));
+                self.note_queued();
+                bytes.len() - held.map_or(0, |held| held.len())
             }
             _ => 0,
         };
@@ -252,10 +256,10 @@ impl Conn {
             return;
         };
         let Mail { queue, is_over, .. } = mail;
-        if mail.was_busy {
+        self.extra().charged += queue.len();
+        if mail.was_busy && !self.state().closes() {
             self.heard();
         }
-        self.extra().charged += queue.len();
         if is_over {
             self.end_over_limit(QUEUED);
         }
@@ -341,7 +345,7 @@ impl Conn {
             self.extra().queue.push(&io.to_peer);
         }
         self.note_queued();
-        if io.closes && self.can_offer() {
+        if io.closes && self.can_offer() && !self.holds_input() {
             self.extra().closes = true;
         } else if io.closes {
             self.close_for(CloseReason::Asked);

@@ -294,7 +294,8 @@ impl Conn {
         let times = [
             // An idle timeout that was shortened may have passed, and is not judged yet.
             self.idle_at().max(now + 1),
-            self.heartbeat_at(),
+            // It may have been put off by a drain, before the connection was busy.
+            self.heartbeat_at().max(now + 1),
             self.check_at(),
             rate_at,
             self.grace_at(),

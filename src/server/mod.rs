@@ -343,7 +343,8 @@ impl<F> Server<F> {
     }
 
     /// The most connections at once, on all workers together. The next one is accepted when one of
-    /// them has ended; until then clients wait in the system's backlog.
+    /// them has ended; until then clients wait in the system's backlog. A drain accepts them at once, and
+    /// they wait for room.
     ///
     /// # Panics
     ///

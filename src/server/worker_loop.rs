@@ -49,6 +49,9 @@ struct Listener {
     queued: RefCell<VecDeque<Accepted>>,
 }
 
+/// How long a drain waits after a connection for which something was short.
+const SHORTAGE: Duration = Duration::from_millis(100);
+
 /// One worker.
 pub(crate) struct WorkerLoop<F> {
     factory: Arc<F>,
@@ -120,7 +123,9 @@ impl<F: Factory> WorkerLoop<F> {
                         deadline = deadline.min(time::after(now, order.limit));
                         let drained = time::timeout(deadline - now, self.drain(&mut listeners));
                         drained.await.unwrap_or_else(|_elapsed| {
-                            let (name, open) = (&self.name, self.shared.tally.live.get());
+                            let (name, live) = (&self.name, self.shared.tally.live.get());
+                            let queued = listeners.iter().map(|own| own.queued.borrow().len());
+                            let open = live + queued.sum::<usize>() as u64;
                             if open > 0 {
                                 log::warn!(
                                     "{name}: the drain's limit has passed; connections cut off: {open}"
@@ -232,7 +237,11 @@ impl<F: Factory> WorkerLoop<F> {
                 let accepted = queued.borrow_mut().pop_front();
                 if let Some(accepted) = accepted {
                     let peer = accepted.peer.clone();
-                    take(accepted, permit).unwrap_or_else(|error| self.not_begun(&peer, &error));
+                    if let Err(error) = take(accepted, permit) {
+                        self.not_begun(&peer, &error);
+                        // The next one would meet the same shortage.
+                        time::sleep(SHORTAGE).await;
+                    }
                 }
                 context::yield_once().await;
             }
