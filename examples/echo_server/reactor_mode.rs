@@ -157,7 +157,9 @@ impl Server {
 
     fn accept(&mut self) {
         if let Some(mut accepting) = self.accepting.take() {
-            let queue = accepting.accept(self, BATCH);
+            // Behind a signal in the same turn, all that waits: the listener is closed then.
+            let max = if self.signals > 0 { QUEUE } else { BATCH };
+            let queue = accepting.accept(self, max);
             self.keep_or_close(accepting, queue);
         }
     }
