@@ -53,7 +53,7 @@ pub(super) struct Inbox {
 }
 
 /// What a connection takes from its inbox.
-pub(super) struct Mail {
+pub(super) struct Taken {
     pub(super) queue: OutQueue,
     /// A write met the limit.
     pub(super) is_over: bool,
@@ -328,7 +328,7 @@ impl ConnHandle {
         Arc::strong_count(&self.mailbox) == 1 && inbox.is_empty() && !inbox.is_busy
     }
 
-    pub(super) fn take(&self) -> Mail {
+    pub(super) fn take(&self) -> Taken {
         let mut inbox = self.mailbox.inbox();
         let mut queue = self.queue.take();
         inbox.move_to(&mut queue);
@@ -336,7 +336,7 @@ impl ConnHandle {
         // The bytes go into the connection's queue, whose length is noted later. Until then they count
         // here.
         inbox.queued += mem::take(&mut inbox.bytes);
-        Mail {
+        Taken {
             queue,
             is_over: mem::take(&mut inbox.is_over),
             was_busy: mem::take(&mut inbox.was_busy),

@@ -11,7 +11,7 @@ use std::mem;
 use super::conn::{Conn, Extra};
 use super::error::{CloseReason, Limit, QUEUED, QUEUED_IN_ALL, direction_ended, over_limit};
 use super::filter::{Filter, FilterIo, Filtering, offer, with_framing};
-use super::handle::{ConnHandle, Mail};
+use super::handle::{ConnHandle, Taken};
 use super::out_queue::OutQueue;
 use super::shared::GATHER;
 use super::state::{ABORT, CLOSE, State};
@@ -252,12 +252,16 @@ impl Conn {
         }
         self.put_gathered();
         let take = |extra: &Extra| extra.handle.as_ref().map(ConnHandle::take);
-        let Some(mail) = self.peek(take) else {
+        let Some(taken) = self.peek(take) else {
             return;
         };
-        let Mail { queue, is_over, .. } = mail;
+        let Taken {
+            queue,
+            is_over,
+            was_busy,
+        } = taken;
         self.extra().charged += queue.len();
-        if mail.was_busy && !self.state().closes() {
+        if was_busy && !self.state().closes() {
             self.heard();
         }
         if is_over {

@@ -300,8 +300,9 @@ impl ServerHandle {
     ///    [`Drain::WhenQuiet`](crate::Drain::WhenQuiet), if bytes went over it within the
     ///    [grace](crate::Server::drain_grace).
     /// 2. What waits in the accept queue is accepted and answered, so that no client is reset. 65,536
-    ///    of each listener are accepted at most, so that clients that keep arriving do not delay the end. Those for whom
-    ///    [`max_connections`](crate::Server::max_connections) leaves no room are served as others end.
+    ///    of each listener are accepted at most, so that clients that keep arriving do not delay the
+    ///    end. If [`max_connections`](crate::Server::max_connections) leaves no room for one of them, it
+    ///    is served when another has ended.
     /// 3. The port is closed. Each connection is closed when it is no longer in flight.
     /// 4. After `limit` the rest is cut off, whatever it does. Each worker counts the limit from when
     ///    it gets the order: at once, unless a callback blocks it or a worker has not started.
