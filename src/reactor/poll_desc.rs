@@ -334,8 +334,9 @@ impl<W, T> PollDesc<W, T> {
     /// the descriptor.
     pub fn parked(&self, mut look: impl FnMut(Direction, &W)) {
         for (direction, slot) in Direction::BOTH.into_iter().zip(&self.slots) {
-            // The drop of this `Shown`, after `look`, puts the W back into the slot.
-            if let Shown(_, Some(w)) = &Shown(slot, slot.take()) {
+            // Its drop puts the W back into the slot, also if `look` panics.
+            let shown = Shown(slot, slot.take());
+            if let Some(w) = &shown.1 {
                 look(direction, w);
             }
         }
@@ -532,11 +533,14 @@ impl<W, T> PollDesc<W, T> {
     /// The timer has fired. Expires each deadline up to `limit`, sets the timer to the next one, and
     /// returns how many have expired.
     pub(super) fn netpolldeadlineimpl(&self, limit: Tick, out: &mut impl FnMut(W) -> u64) -> usize {
-        // A cleared deadline is NEVER, which is after each `limit`.
-        let has_passed = |at: &Direction| self.deadlines[*at as usize].get() <= limit;
-        let passed = Direction::BOTH.into_iter().filter(has_passed);
-        // `count` drives the iterator: each direction is looked at, and then expired.
-        let expired = passed.map(|at| self.expire(at, out)).count();
+        let mut expired = 0;
+        for direction in Direction::BOTH {
+            // A cleared deadline is NEVER, which is after each `limit`.
+            if self.deadlines[direction as usize].get() <= limit {
+                self.expire(direction, out);
+                expired += 1;
+            }
+        }
         debug_assert!(expired == 0 || self.next_deadline() > limit);
         // `Timers` has freed the index, and may have given it to another descriptor's timer. So forget it
         // before `set_timer`.

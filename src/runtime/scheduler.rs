@@ -38,7 +38,7 @@ use super::panics::{catch, wake_quietly};
 use super::running::{Place, Running};
 use super::socket::Socket;
 use super::stats::{Figures, OBSERVES, Stopwatch};
-use super::waker::{INHERITED, MachineWaker, Remote};
+use super::waker::{MachineWaker, Remote};
 use crate::reactor::{Core, Reactor, RunQueue, Selector, TimeSource, Turn};
 use crate::sys::WithWaker;
 use crate::trace::{JOB, Kind, NOTHING, Recorder, THREAD, Tape};
@@ -159,7 +159,9 @@ impl Scheduler {
         name: Option<Arc<str>>,
         future: F,
     ) -> JoinHandle<F::Output> {
-        assert!(!self.remote.is_inherited(), "{INHERITED}");
+        if let Err(error) = self.remote.process.check("runtime") {
+            panic!("{error}");
+        }
         let join = join::cell();
         let id = self.insert(|id| {
             let waker = MachineWaker::waker(id, &self.remote);
