@@ -211,13 +211,13 @@ impl Session {
         common::write_patiently(&self.stream, &rest, self.server.patience).await
     }
 
-    /// The loop has read the clock before it ran this task. So its last reading is as good as a fresh
-    /// one, and costs a load.
+    /// Counts from a fresh reading of the clock: the loop's last one may be older than the limit, if the process
+    /// was held up since.
     #[inline]
     fn push_deadline(&self) -> io::Result<()> {
         match self.server.limit.get() {
             Some(limit) => {
-                let deadline = time::coarse_now() + limit;
+                let deadline = time::now() + limit;
                 self.stream.set_read_deadline(Some(deadline))
             }
             None => Ok(()),

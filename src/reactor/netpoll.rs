@@ -168,7 +168,6 @@ impl<W, T> Core<W, T> {
 
     /// Whether this process is a child of the one that made it.
     // Go has no counterpart: there, a child of fork(2) executes another program.
-    #[inline]
     pub(crate) fn is_inherited(&self) -> bool {
         !self.process.is_current()
     }
@@ -182,7 +181,7 @@ impl<W, T> Core<W, T> {
         user_data: T,
     ) -> io::Result<Descriptor<W, T>> {
         if self.is_shut.get() {
-            return Err(io::Error::other("the runtime is gone"));
+            return Err(io::Error::other("the reactor is gone"));
         }
         self.process.check("reactor")?;
         let key = self.registry.borrow().vacant_key();
@@ -260,7 +259,6 @@ impl<W, T> Core<W, T> {
 
     /// Reads the clock, and gives the trace its time.
     // Go: nanotime.
-    #[inline]
     pub(crate) fn read_clock(&self) {
         let now = self.clock.read();
         self.trace.read(|| now - self.clock.base);
@@ -493,7 +491,6 @@ impl<W, T> Core<W, T> {
     /// If a host sleeps, ends its sleep, so that it takes a turn and asks for `next_timeout` again. Call it
     /// when the next turn may be due sooner than before.
     // Go: wakeNetPoller.
-    #[inline]
     pub(crate) fn wake_host(&self) {
         if self.host_sleeps.replace(false)
             && let Err(error) = self.breaker().break_netpoll()

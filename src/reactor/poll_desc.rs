@@ -138,7 +138,6 @@ impl<W, T> PollDesc<W, T> {
     ///
     /// The refusal: the descriptor is closed, or the deadline has passed and has not been moved since.
     #[doc(alias = "netpollcheckerr")]
-    #[inline]
     pub fn check(&self, direction: Direction) -> Result<(), Refusal> {
         match self.may_try(direction) {
             May::Refused(refusal) => Err(refusal),
@@ -179,7 +178,6 @@ impl<W, T> PollDesc<W, T> {
     }
 
     /// Whether an attempt may succeed, as far as is known.
-    #[inline]
     pub fn is_ready(&self, direction: Direction) -> bool {
         self.has(ready_bit(direction))
     }
@@ -258,7 +256,6 @@ impl<W, T> PollDesc<W, T> {
     /// # Panics
     ///
     /// As [`park`](PollDesc::park).
-    #[inline]
     pub fn park_short(&self, direction: Direction, w: W) -> Park<W> {
         match self.short_means_drained() {
             true => self.drained(direction),
@@ -325,7 +322,6 @@ impl<W, T> PollDesc<W, T> {
 
     /// Takes out the W that is parked. Call it when the operation of that W is given up.
     #[doc(alias = "netpollunblock")]
-    #[inline]
     pub fn unpark(&self, direction: Direction) -> Option<W> {
         self.slots[direction as usize].take()
     }
@@ -390,7 +386,6 @@ impl<W, T> PollDesc<W, T> {
     }
 
     /// Stores the readiness that the selector has reported, and hands the waiters to `out`.
-    #[inline]
     pub(super) fn netpollready(&self, readiness: Readiness, out: &mut impl FnMut(W) -> u64) {
         if !fault!("lost_wake_up") {
             self.raise(readiness.0.into());
@@ -457,7 +452,6 @@ impl<W, T> PollDesc<W, T> {
         }
     }
 
-    #[inline]
     fn store_deadline(&self, direction: Direction, tick: Tick) {
         self.deadlines[direction as usize].set(tick);
         self.lower(expired_bit(direction));
@@ -595,7 +589,6 @@ impl<W, T> PollDesc<W, T> {
     /// # Errors
     ///
     /// The selector's. After one, no readiness of the source is reported.
-    #[inline]
     pub fn rearm(&self, source: &mut dyn Source) -> io::Result<()> {
         if self.core.traits.edges || self.is_closed() {
             return Ok(());
@@ -676,7 +669,6 @@ impl<W, T> Descriptor<W, T> {
 impl<W, T> Deref for Descriptor<W, T> {
     type Target = PollDesc<W, T>;
 
-    #[inline]
     fn deref(&self) -> &PollDesc<W, T> {
         &self.0
     }

@@ -40,7 +40,7 @@ use super::socket::Socket;
 use super::stats::{Figures, OBSERVES, Stopwatch};
 use super::waker::{MachineWaker, Remote};
 use crate::reactor::{Core, Reactor, RunQueue, Selector, TimeSource, Turn};
-use crate::sys::WithWaker;
+use crate::sys::{FdCopy, WithWaker};
 use crate::trace::{JOB, Kind, NOTHING, Recorder, THREAD, Tape};
 
 /// The largest number of machines that run between two polls of the selector. So new readiness and
@@ -79,6 +79,7 @@ pub(crate) struct Scheduler {
 impl Scheduler {
     pub(super) fn new(
         selector: Box<dyn Selector>,
+        copy: Option<FdCopy>,
         time: TimeSource,
         jobs: Arc<Lane>,
         schedule: Option<Schedule>,
@@ -87,7 +88,8 @@ impl Scheduler {
         let trace = Recorder::new(tape.clone(), |parked: &ParkKey| {
             parked.as_machine().bits().get()
         });
-        let reactor = Reactor::over(Core::new(selector, time, Socket::unpark_beside, trace));
+        let core = Core::new(selector, time, Socket::unpark_beside, trace);
+        let reactor = Reactor { core, copy };
         let stopwatch = Stopwatch::new(reactor.core().clock.now());
         let remote = Arc::new(Remote::new(reactor.breaker(), jobs, tape));
         Scheduler {
