@@ -65,7 +65,7 @@ pub(crate) struct Scheduler {
     pub(super) root_waker: Cell<Option<Waiter>>,
     /// The loop's buffer (`lent.rs`), while this runtime is not entered.
     pub(crate) buffer: Cell<Option<Buffer>>,
-    /// Its runtime was dropped. On a thread that is still inside it no runtime is found.
+    /// The `Runtime` was dropped. If the thread is still inside it, `current::try_with` finds no runtime.
     pub(super) is_gone: Cell<bool>,
     /// What a dump shows that is in no other table.
     pub(super) notes: RefCell<Slab<Noted>>,
