@@ -12,8 +12,8 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::error::{Limit, QUEUED, QUEUED_IN_ALL, direction_ended, over_limit};
 use super::limits::Quota;
@@ -48,8 +48,6 @@ pub(super) struct Inbox {
     pub(super) is_busy: bool,
     /// It is busy no more, and has not run since.
     was_busy: bool,
-    /// Whether the connection was asked for its id.
-    has_id: bool,
 }
 
 /// What a connection takes from its inbox.
@@ -93,7 +91,8 @@ impl Inbox {
 /// What a connection shares with all that write to it.
 #[derive(Debug)]
 pub(super) struct Mailbox {
-    id: ConnId,
+    /// Set once the connection is asked for it.
+    id: OnceLock<ConnId>,
     /// The runtime of its worker.
     thread: Handle,
     machine: MachineId,
@@ -222,10 +221,8 @@ pub struct ConnHandle {
 impl ConnHandle {
     /// For the connection whose callback runs.
     pub(super) fn new(fd: &Fd, most_queued: usize, quota: Arc<Quota>, inbox: Inbox) -> Self {
-        /// Counts the mailboxes that this process has made.
-        static HANDLES: AtomicU64 = AtomicU64::new(0);
         let mailbox = Mailbox {
-            id: ConnId(HANDLES.fetch_add(1, Ordering::Relaxed)),
+            id: OnceLock::new(),
             thread: Handle::current(),
             machine: context::running_machine(),
             token: fd.desc.token(),
@@ -428,17 +425,21 @@ impl Remotes {
 
     /// The connection was asked for its id.
     pub(super) fn enter(&self, handle: &ConnHandle) -> ConnId {
+        /// The next id of this process.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         debug_assert!(!handle.is_closed(), "it would never leave");
-        let mailbox = &handle.mailbox;
-        if !mem::replace(&mut mailbox.inbox().has_id, true) {
-            lock(&self.0).insert(mailbox.id, mailbox.clone());
-        }
-        mailbox.id
+        *handle.mailbox.id.get_or_init(|| {
+            let id = ConnId(NEXT.fetch_add(1, Ordering::Relaxed));
+            lock(&self.0).insert(id, handle.mailbox.clone());
+            id
+        })
     }
 
     /// The connection is closed.
     pub(super) fn leave(&self, handle: &ConnHandle) {
         debug_assert!(handle.is_closed(), "it could enter again");
-        lock(&self.0).remove(&handle.mailbox.id);
+        if let Some(id) = handle.mailbox.id.get() {
+            lock(&self.0).remove(id);
+        }
     }
 }
