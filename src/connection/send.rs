@@ -349,7 +349,7 @@ impl Conn {
             self.extra().queue.push(&io.to_peer);
         }
         self.note_queued();
-        if io.closes && self.can_offer() && !self.holds_input() {
+        if io.closes && self.can_offer() {
             self.extra().closes = true;
         } else if io.closes {
             self.close_for(CloseReason::Asked);
