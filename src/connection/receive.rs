@@ -66,7 +66,7 @@ impl<P: Protocol> Connection<P> {
         } else if conn.unused() == 0 && !conn.needs_more_than(bytes.len()) {
             self.offer(Cow::Borrowed(bytes));
         } else {
-            conn.keep_more(bytes);
+            conn.extra().unused.extend_from_slice(bytes);
         }
         if !self.conn.is_asked() && self.conn.can_offer() {
             self.offer_unused();
@@ -199,14 +199,6 @@ impl Conn {
             self.end_over_limit(UNUSED);
         }
         self.filter_output(&[]);
-    }
-
-    /// Keeps some more, behind what is kept already.
-    pub(super) fn keep_more(&mut self, bytes: &[u8]) {
-        debug_assert!(self.extra.is_some(), "the bytes would be lost");
-        if let Some(extra) = &mut self.extra {
-            extra.unused.extend_from_slice(bytes);
-        }
     }
 
     /// Keeps what is left of the input behind the first `used` bytes; `seen` of it was offered.

@@ -446,8 +446,9 @@ impl Conn {
         debug_assert_eq!(self.state(), State::Closed, "nothing runs on it any more");
         let aborts = self.take_asked() == Some(Event::Aborted);
         let others = self.peek(|extra| extra.handle.as_ref().map_or(0, ConnHandle::end));
-        // A close that throws bytes away is a RST: the peer learns that the stream was cut.
-        let is_cut = self.forget_reply() || self.queued() + others > 0;
+        // A close that throws bytes away is a RST: the peer learns that the stream was cut. A callback
+        // that panicked may have written some.
+        let is_cut = !self.shared.out.take().is_empty() || self.queued() + others > 0;
         self.fd.close_for_good(resets || aborts || is_cut);
         self.cancel_timer();
         self.set_timer(None);
