@@ -148,7 +148,8 @@ macro_rules! carriers {
 
             // ---- readiness ----
 
-            /// Waits until a read may succeed, or would report an end of file or an error.
+            /// Waits until a read may succeed, or would report an end of file or an error. A new socket counts
+            /// as ready until a try says `WouldBlock`, also one whose connect(2) is under way.
             ///
             /// # Errors
             ///
@@ -157,7 +158,8 @@ macro_rules! carriers {
                 self.fd.readiness(Direction::Read)
             }
 
-            /// Waits until a write may take something, or would fail.
+            /// Waits until a write may take something, or would fail: see
+            #[doc = concat!("[`readable`](", stringify!($Handle), "::readable) for new sockets.")]
             ///
             /// # Errors
             ///
