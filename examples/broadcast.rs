@@ -25,7 +25,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use clap::Parser;
-use netpoller::{NetError, TcpListener, TcpStream, spawn};
+use netpoller::{NetError, TcpListener, TcpStream, spawn, yield_now};
 use slab::Slab;
 use splitter::{Splitter, line};
 
@@ -76,6 +76,8 @@ impl Room {
             let mut lines = Splitter::new(line);
             while let Some(line) = lines.read(&stream).await? {
                 self.say(key, &format!("{peer}: {}", String::from_utf8_lossy(&line)));
+                // Many lines may come in one read. The others take each before the next is said.
+                yield_now().await;
             }
             Ok(())
         };

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The monitor is a stream around a stream. Code that is written against the futures-io traits, here
-//! `net::copy`, runs over it unchanged.
+//! `net::copy`, runs over it unchanged. A thread writes the log: if that takes long, messages are left out of
+//! the log, and the echo goes on.
 
 mod common;
 
@@ -16,11 +17,15 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::task::{Context, Poll, ready};
+use std::thread;
 
 use clap::Parser;
 use futures_lite::{AsyncRead, AsyncWrite};
-use netpoller::{TcpListener, TcpStream, net};
+use netpoller::{TcpStream, net};
 
 /// Echoes, and logs every message
 #[derive(Parser)]
@@ -36,30 +41,70 @@ struct Flags {
 fn main() -> ExitCode {
     common::run(async |flags: Flags| {
         let listener = common::listen(&flags.addr).await?;
-        match flags.log {
+        let log: Box<dyn Write + Send> = match flags.log {
             Some(path) => {
                 let log = File::options().create(true).append(true).open(&path);
-                let log = log.map_err(|error| {
+                Box::new(log.map_err(|error| {
                     let text = format!("--log {}: {error}", path.display());
                     io::Error::new(error.kind(), text)
-                })?;
-                serve(listener, move || log.try_clone()).await
+                })?)
             }
-            None => serve(listener, || Ok(io::stdout())).await,
-        }
+            None => Box::new(io::stdout()),
+        };
+        let log = Queued::start(log)?;
+        let each = |stream, peer| {
+            let log = log.clone();
+            async move { common::note(peer, echo(stream, log).await) }
+        };
+        listener.serve(each).await
     })
 }
 
-/// Echoes. `log` opens a log for each connection.
-async fn serve<L: Write + Unpin + 'static>(
-    listener: TcpListener,
-    log: impl Fn() -> io::Result<L>,
-) -> io::Result<()> {
-    let each = |stream, peer| {
-        let log = log();
-        async move { common::note(peer, async { echo(stream, log?).await }.await) }
-    };
-    listener.serve(each).await
+/// How many lines may wait for the thread that writes them.
+const QUEUE: usize = 1024;
+
+/// A log that a thread writes. A write to it never blocks: if the queue is full, the line is left out.
+#[derive(Clone)]
+pub struct Queued {
+    lines: SyncSender<Vec<u8>>,
+    /// How many lines were left out since the thread has last said so.
+    left_out: Arc<AtomicU64>,
+}
+
+impl Queued {
+    pub fn start(mut log: impl Write + Send + 'static) -> io::Result<Queued> {
+        let (lines, queue) = sync_channel::<Vec<u8>>(QUEUE);
+        let left_out = Arc::new(AtomicU64::new(0));
+        let queued = Queued {
+            lines,
+            left_out: left_out.clone(),
+        };
+        let thread = thread::Builder::new().name("log".into());
+        thread.spawn(move || {
+            for line in queue {
+                // An error of the log does not concern the connections.
+                let _ = log.write_all(&line);
+                let left_out = left_out.swap(0, Ordering::Relaxed);
+                if left_out > 0 {
+                    let _ = writeln!(log, "{left_out} lines are left out");
+                }
+            }
+        })?;
+        Ok(queued)
+    }
+}
+
+impl Write for Queued {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.lines.try_send(line.to_vec()).is_err() {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 pub async fn echo(stream: TcpStream, log: impl Write + Unpin) -> io::Result<()> {
@@ -81,7 +126,8 @@ impl<S, L: Write> Monitor<S, L> {
     /// An error of the log does not concern the connection.
     fn note(&mut self, way: char, bytes: &[u8]) {
         if !bytes.is_empty() {
-            let _ = writeln!(self.log, "{way} {}", bytes.escape_ascii());
+            let line = format!("{way} {}\n", bytes.escape_ascii());
+            let _ = self.log.write_all(line.as_bytes());
         }
     }
 }

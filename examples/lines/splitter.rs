@@ -2,6 +2,7 @@
 //! that a test can try every cut. Go's `bufio.Scanner`.
 
 use std::io;
+use std::mem;
 use std::ops::Range;
 
 use netpoller::TcpStream;
@@ -36,8 +37,9 @@ pub fn word(bytes: &[u8], end: bool) -> (Option<Range<usize>>, usize) {
 /// Cuts tokens out of bytes as they come.
 pub struct Splitter {
     split: Split,
-    /// Bytes of tokens not taken yet.
+    /// What has come. The tokens before `at` are taken.
     bytes: Vec<u8>,
+    at: usize,
     /// No more bytes will come.
     ended: bool,
 }
@@ -51,6 +53,7 @@ impl Splitter {
         Splitter {
             split,
             bytes: Vec::new(),
+            at: 0,
             ended: false,
         }
     }
@@ -70,6 +73,8 @@ impl Splitter {
 
     /// Appends what was read. An empty slice is the end: then what is left is a token too.
     pub fn push(&mut self, bytes: &[u8]) {
+        // Here, and not for each token: the rest moves to the front.
+        self.bytes.drain(..mem::take(&mut self.at));
         self.bytes.extend_from_slice(bytes);
         self.ended |= bytes.is_empty();
     }
@@ -80,17 +85,18 @@ impl Splitter {
     ///
     /// A token is longer than [`LONGEST`](Splitter::LONGEST), whether it has come whole or in part.
     pub fn take(&mut self) -> io::Result<Option<Vec<u8>>> {
-        let (token, used) = (self.split)(&self.bytes, self.ended);
+        let bytes = &self.bytes[self.at..];
+        let (token, used) = (self.split)(bytes, self.ended);
         let length = match &token {
             Some(token) => token.len(),
             // One byte more may be a `\r`, which is not part of the line.
-            None => (self.bytes.len() - used).saturating_sub(1),
+            None => (bytes.len() - used).saturating_sub(1),
         };
         if length > Self::LONGEST {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "token too long"));
         }
-        let token = token.map(|token| self.bytes[token].to_vec());
-        self.bytes.drain(..used);
+        let token = token.map(|token| bytes[token].to_vec());
+        self.at += used;
         Ok(token)
     }
 }

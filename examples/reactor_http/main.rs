@@ -75,6 +75,8 @@ struct Server {
     listener: TcpListener,
     listening: Descriptor<Id>,
     connections: Slab<Connection>,
+    /// Descriptors are short: accepting pauses.
+    pauses: bool,
     /// Ids that go on in the next turn. An id is in one place: here, parked, or taking its step. So
     /// none comes up after the end of its connection.
     again: Vec<Id>,
@@ -92,6 +94,7 @@ impl Server {
             reactor,
             listener,
             connections: Slab::new(),
+            pauses: false,
             again: vec![Id::Listener],
         })
     }
@@ -167,13 +170,18 @@ impl Server {
                 // It is not parked: its request has probably come already.
                 let key = self.connections.insert(connection);
                 self.again.extend([Id::Connection(key), id]);
+                if std::mem::take(&mut self.pauses) {
+                    log::warn!("accepting goes on");
+                }
             }
             // This client has gone already.
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => self.again.push(id),
             // Descriptors are short. The next client is queued already, so no edge will come for it:
             // a timer hands the listener out.
             Err(error) => {
-                log::warn!("accept: {error}; accepting pauses");
+                if !std::mem::replace(&mut self.pauses, true) {
+                    log::warn!("accept: {error}; accepting pauses");
+                }
                 self.reactor.timer(Instant::now() + PAUSE, id);
             }
         }

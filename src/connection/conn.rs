@@ -44,8 +44,8 @@ use crate::wheel::TimerKey;
 pub struct Conn {
     pub(super) fd: Fd,
     pub(super) shared: Rc<WorkerShared>,
-    /// State that an idle connection does not need. [`Conn::extra`] makes it; then the fast path is not
-    /// taken.
+    /// State that most idle connections do not need. [`Conn::extra`] makes it; then the next run does not
+    /// take the fast path.
     pub(super) extra: Option<Box<Extra>>,
     /// The timer that judges the peer; `None` if none was set. One that was set may have fired.
     pub(super) judge: Option<TimerKey>,
@@ -69,11 +69,11 @@ pub(super) struct Extra {
     pub(super) unused: Vec<u8>,
     /// How many of them it has seen. Never more than there are.
     pub(super) seen: usize,
-    /// How many must be there before the protocol is offered any. A call of `data` sets it for the
-    /// next.
+    /// How many must be there before the protocol is offered any. `data` sets it, for the next offer
+    /// alone.
     pub(super) need: usize,
-    /// The protocol has seen what is left, and waits for new bytes. A call of `data` sets it for the
-    /// next.
+    /// The protocol has seen what is left, and waits for new bytes. `data` sets it, for the next offer
+    /// alone.
     pub(super) waits: bool,
     /// The protocol's own timer, which may have fired.
     pub(super) timer: Option<TimerKey>,
@@ -477,8 +477,8 @@ impl Conn {
         self.state() != State::Closing || self.queued() > self.to_send()
     }
 
-    /// Marks the connection as busy, or no longer. A drain waits for a busy connection, and it is
-    /// never idle. For an answer that is computed elsewhere, where the netpoller can't see it.
+    /// Marks the connection as busy, or no longer. A busy connection is never idle, and a drain waits
+    /// for it. For an answer that is computed elsewhere, where the netpoller can't see it.
     ///
     /// ```
     /// use std::io;
@@ -517,8 +517,8 @@ impl Conn {
     }
 
     /// Closes the connection once all is written. Nothing more is read. Where input is unread by
-    /// then, it is discarded until the peer has acknowledged the last bytes and sends nothing more:
-    /// closed at once, the system would send a RST, which may overtake them.
+    /// then, it is discarded until the peer has acknowledged the last bytes and sends nothing more: a
+    /// close at once would make the system send a RST, which may overtake them.
     ///
     /// ```
     /// use netpoller::{Conn, Protocol};

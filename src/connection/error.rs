@@ -10,7 +10,8 @@ use crate::reactor::Direction;
 
 /// Why a connection ended: what [`Protocol::ended`](crate::Protocol::ended) hears.
 ///
-/// The first failure counts. Without one, the first request does.
+/// The first failure counts, but a panic or the runtime's end replaces it. Without a failure, the first
+/// request counts.
 ///
 /// ```
 /// use std::io;
@@ -103,7 +104,7 @@ pub(super) fn direction_ended() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "our direction has ended")
 }
 
-/// How many bytes of `offered` a protocol or a filter has used.
+/// Returns `used`, the bytes that a protocol or a filter has used; an error if more than was offered.
 pub(super) fn checked(used: usize, offered: &[u8]) -> io::Result<usize> {
     let text = || format!("{used} bytes used of {}", offered.len());
     let too_many = || io::Error::new(io::ErrorKind::InvalidInput, text());

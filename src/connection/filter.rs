@@ -182,7 +182,7 @@ impl FilterIo {
         }
     }
 
-    /// Closes the connection, as [`Conn::close`](crate::Conn::close) does, once the protocol was offered
+    /// Closes the connection, as [`Conn::close`](crate::Conn::close) does. Before that, the protocol is offered
     /// what was passed on to it, unless it [needs](crate::Conn::need) more, or too much waits for the peer.
     pub fn close(&mut self) {
         self.closes = true;

@@ -1,7 +1,7 @@
 //! Writing to a connection from elsewhere: by a handle on its thread, by its id on any thread. It only
 //! queues, and never calls back.
 //!
-//! What others leave is kept under one lock. The first write from another thread, and each from this
+//! What is left for a connection is taken in under one lock, its inbox's. The first write from another thread, and each from this
 //! one, wakes the connection. Its next run takes all in.
 
 // Mirrors a Go channel to the goroutine that writes.
@@ -40,8 +40,8 @@ pub(super) struct Inbox {
     pub(super) queued: usize,
     /// A write met the limit of the connection, which ends by it.
     is_over: bool,
-    /// What handles and ids have asked for, [`CLOSE`] and [`ABORT`]: the connection is told each once.
-    /// [`END`] if our direction ends otherwise. Unless it is zero, nothing more is taken.
+    /// A set. [`CLOSE`] and [`ABORT`]: a handle or an id has asked for it, and the connection is told
+    /// once. [`END`]: our direction has ended for another reason. Unless it is zero, writes are refused.
     asked: u8,
     /// The socket is closed.
     is_closed: bool,
@@ -166,8 +166,8 @@ impl Mailbox {
         let is_empty = inbox.is_empty();
         // A selector's break may run any code.
         drop(inbox);
-        // Another thread's wake may be on its way still, so the connection's own thread wakes it again:
-        // what a callback writes next must come after this.
+        // Another thread's wake may still be in the mail. So the connection's own thread wakes it again:
+        // then what a callback writes next comes after these bytes.
         if !is_empty && (was_empty || self.thread.if_here(|_| ()).is_some()) {
             self.wake(0);
         }
@@ -222,7 +222,7 @@ pub struct ConnHandle {
 impl ConnHandle {
     /// For the connection whose callback runs.
     pub(super) fn new(fd: &Fd, most_queued: usize, quota: Arc<Quota>, inbox: Inbox) -> Self {
-        /// Counts the connections of this process that had a handle.
+        /// Counts the mailboxes that this process has made.
         static HANDLES: AtomicU64 = AtomicU64::new(0);
         let mailbox = Mailbox {
             id: ConnId(HANDLES.fetch_add(1, Ordering::Relaxed)),

@@ -8,7 +8,8 @@
 //!
 //! Only time in which the loop was not held up counts. The loop checks once in each
 //! [slice](Rate::slice) of the window, or sooner, so that more than a slice between two checks shows
-//! that it was held up. At most a slice is charged then, and bytes always count.
+//! that it was held up. At most a slice is charged then, and bytes always count, from the first check in
+//! Counting.
 
 // Go has no counterpart: `http.Server` bounds the time of a request, not its rate.
 

@@ -362,9 +362,9 @@ impl Conn {
         let Some(extra) = &mut self.extra else {
             return self.attend(false);
         };
-        // A call of `Conn::wait` counts for the last offer alone. The fast path does not look at this.
+        // `Conn::wait` holds for one offer alone. The fast path does not clear it.
         extra.waits = false;
-        // If no other handle is left, nothing can be left for the connection.
+        // Without another handle, nothing can be written to the connection from elsewhere.
         drop(extra.handle.take_if(|handle| handle.is_idle()));
         let needed = extra.needs_attention();
         // Kept, however idle the connection is.

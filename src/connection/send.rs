@@ -340,7 +340,7 @@ impl Conn {
         if let Some(limit) = io.over {
             return self.end_over_limit(limit);
         }
-        // After a close nothing is offered.
+        // Once the connection closes, or the peer has ended, nothing is offered.
         if self.state() == State::Opening || self.state().delivers() {
             self.keep_more(&io.to_protocol);
         }

@@ -196,7 +196,7 @@ impl WorkerShared {
                 return false;
             }
             debug_assert!(freed > 0, "what is charged is somewhere");
-            // It frees its memory when it runs, in this turn or the next.
+            // It frees its memory when it runs.
             quota.give_back(freed);
             self.wake(*machine);
         }

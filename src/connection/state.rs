@@ -36,7 +36,7 @@ pub(crate) enum State {
     PeerEnded,
     /// The connection closes once what is left has been written.
     Closing,
-    /// All is written, and input is unread: closed now, the system would send a RST, which may
+    /// All is written, and input is unread: a close now would make the system send a RST, which may
     /// overtake the last bytes. Input is discarded until the peer has acknowledged everything and
     /// sends nothing more.
     Lingering,

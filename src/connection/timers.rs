@@ -139,7 +139,7 @@ impl Conn {
     /// A part of `time`, another for each connection of a worker, so that connections that were opened
     /// together do not act together. Zero for a worker's only connection.
     fn spread(&self, time: u64) -> u64 {
-        /// 2^32 over the golden ratio: its multiples fall into the widest gap there is.
+        /// 2^32 over the golden ratio: its multiples, modulo 2^32, lie evenly, however many there are.
         const GOLDEN: u32 = 0x9e37_79b9;
         if self.shared.tally.live.get() == 1 {
             return 0;
@@ -254,7 +254,7 @@ impl Conn {
         self.state() == State::Lingering && left == 0 && is_quiet
     }
 
-    /// Judges the rates of a peer of which bytes are expected. Returns when to check again.
+    /// Judges the rates of a peer from which bytes are expected. Returns when to check again.
     pub(super) fn judge_rates(&mut self) -> io::Result<u64> {
         let rates = self.settings().rates;
         let reads = self.state().delivers() && self.unused() > 0;
@@ -294,7 +294,7 @@ impl Conn {
         let times = [
             // An idle timeout that was shortened may have passed, and is not judged yet.
             self.idle_at().max(now + 1),
-            // It may have been put off by a drain, before the connection was busy.
+            // A drain stops heartbeats, and `set_busy` resumes them: then one may be overdue.
             self.heartbeat_at().max(now + 1),
             self.check_at(),
             rate_at,

@@ -39,15 +39,15 @@ use crate::time;
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// A shortage is over when no accept has failed for this time. So each shortage logs one warning, even
-/// if a connection is accepted now and then.
+/// A shortage is over when no accept has failed for this time. So each shortage logs one warning when it
+/// begins, even if a connection is accepted now and then, and one when accepting goes on.
 const QUIET: Duration = Duration::from_secs(5);
 
 /// No limit of accepts: the loop ends when the listener is closed on our side.
 pub(crate) const ALL: Option<u32> = None;
 
-/// Accepts until the queue is empty, by this many calls at most: without a limit, new connections could
-/// keep it busy for ever. The number is above the default limit of a queue.
+/// Accepts until the queue is empty, in at most this many calls: without a limit, clients that keep coming
+/// could keep the loop busy for ever. The number is above the default limit of a queue.
 pub(crate) const QUEUED: Option<u32> = Some(1 << 16);
 
 /// Why an accept failed.
@@ -135,7 +135,7 @@ pub(crate) async fn accept_each(
         }
         failed(Failed::by(&error), begins);
         // Until one of our own descriptors is closed, but no longer than the back-off. No close is
-        // missed: nothing runs between the failure and the first poll. The next accept learns why it ended.
+        // missed: nothing runs between the failure and the first poll. The next accept finds out why the wait ended.
         let room = time::timeout(wait, noted("descriptor", UntilClosed::default()));
         select(room, ended(listener)).await;
         // A close may have ended it early.
@@ -158,7 +158,7 @@ async fn next(
                 ready.named(Name::Accept).await?
             }
             Some(0) => return Ok(None),
-            // It does not ask for readiness: no event may have told of a connection that is queued.
+            // It does not wait for readiness: a connection may be queued of which no event has told yet.
             Some(left) => {
                 *left -= 1;
                 context::yield_once().await;
@@ -240,7 +240,7 @@ struct Backoff {
     wait: Duration,
     /// The last failure.
     failed: Option<Instant>,
-    /// When the pause began that still lasts, if a warning was logged of it.
+    /// When the pause that still lasts began. `None` if no warning has told of it.
     announced: Option<Instant>,
 }
 

@@ -194,7 +194,7 @@ macro_rules! carriers {
             ///
             /// # Cancel safety
             ///
-            /// Dropped while it waits, it has done nothing.
+            /// If it is dropped while it waits, nothing was done.
             pub fn io<R>(
                 &self,
                 direction: Direction,

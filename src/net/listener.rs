@@ -63,8 +63,8 @@ impl ListenConfig {
         }
     }
 
-    /// How many connections wait in the system's queue at most; its own limit by default, which
-    /// also holds for any larger number (`somaxconn`, on Linux 4,096 since 5.4).
+    /// How many connections wait in the system's queue at most. The default is the system's limit
+    /// (`somaxconn`, on Linux 4,096 since 5.4); a larger number has no effect.
     pub fn backlog(mut self, backlog: u32) -> Self {
         self.backlog = Some(backlog);
         self
@@ -296,7 +296,7 @@ impl<K> Listener<K> {
     ///
     /// Closed.
     pub fn set_deadline(&self, when: Option<Instant>) -> io::Result<()> {
-        // Both: who waits for a permit waits in the other direction.
+        // Both: while an accept loop waits for a permit, it waits in the other direction (`ended`).
         self.fd.set_deadline(Direction::Write, when)?;
         self.fd.set_deadline(Direction::Read, when)
     }

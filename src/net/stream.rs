@@ -229,7 +229,7 @@ impl<K> Stream<K> {
 
     // ---- writing ----
 
-    /// Writes what the kernel takes at once, waiting until it takes something: one system call.
+    /// Waits until the kernel takes something, and writes that, by one system call.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -282,7 +282,7 @@ impl<K> Stream<K> {
         self.fd.op_on(Write, empty, |fd| fd.write_vectored(buffers))
     }
 
-    /// Writes everything: Go's `Write`. No other write comes between its pieces.
+    /// Writes everything: Go's `Write`. No other write comes between its pieces, unless it is a `try_write`.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

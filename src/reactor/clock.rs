@@ -13,8 +13,9 @@ const ALMOST_A_TICK: Duration = Duration::from_nanos(999_999);
 /// The latest tick that a deadline can have. [`Tick::MAX`] means "none".
 const LATEST: u64 = u64::MAX - 1;
 
-/// Only a deadline at least this far after the last reading goes into the memo. If it is set again after
-/// 10 s without a reading, it may have passed: then it expires in the next turn, and not at once.
+/// Only a deadline at least this far after the last reading goes into the memo. If a descriptor gets the
+/// same one more than 10 s later, without a reading between, it may have passed: then it does not expire
+/// at once, but in a later turn.
 const PLAINLY_AHEAD: Duration = Duration::from_secs(10);
 
 /// What the clock reads.

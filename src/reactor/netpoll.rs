@@ -4,7 +4,7 @@
 // calls `netpoll` and `timers.check`.
 //
 // This file and poll_desc.rs import one another (a circle): the core holds its descriptors, and a
-// descriptor sets its timer in the core. In Go they are one file.
+// descriptor sets its timer in the core. In Go both are in netpoll.go.
 //
 // # Proven and settled
 //
@@ -16,8 +16,8 @@
 // | proven | the selector has returned all of them | `poll`: the clock showed T, and then the selector returned all that it had |
 // | settled | the same, and all Ws handed out for them have run, with all that those Ws woke | `settle`: T is proven, the run queue is empty, and nothing is pending |
 //
-// T is settled in two more cases. If nothing is runnable and the selector returns nothing, there is nothing
-// to run (`turn`, `poll_again`). If each turn begins with something runnable or pending, `settle` settles T
+// T is settled in two more cases. If the run queue is empty and the selector returns nothing, no W is on
+// its way, so what this poll proves is settled at once (`turn`, `poll_again`). If each turn begins with something runnable or pending, `settle` settles T
 // after `SETTLING_TURNS` and `SETTLING_ROUNDS`, so that deadlines expire under load too.
 
 use std::cell::{Cell, RefCell};
@@ -42,12 +42,12 @@ use crate::wheel::{Tick, Timers};
 /// everything else.
 const EXPIRY_BUDGET: usize = 4096;
 
-/// Before a virtual clock jumps, the selector is polled twice. The second poll waits this long: loopback
-/// delivers in softirq context, which on a loaded machine may be a moment later.
+/// Before a virtual clock jumps, the selector is polled twice. The second poll waits this long: the
+/// loopback delivers in a softirq, which on a loaded machine may run a moment later.
 const VIRTUAL_GRACE: Duration = Duration::from_millis(1);
 
 /// How many times the selector is polled at most, if signals interrupt the polls.
-const MAX_SIGNALS: usize = 8;
+const MAX_POLLS: usize = 8;
 
 /// While something is runnable or pending, a proven tick is settled this many turns, and this many rounds,
 /// after it was noted.
@@ -257,7 +257,7 @@ impl<W, T> Core<W, T> {
             // A deadline may be due by the clock, and not settled yet. Then the next turn must not wait.
             turn.more = self.expire(&mut turn.expired, out) | self.is_due();
         }
-        // A clock of the user's may have closed a descriptor, or set a deadline in the past.
+        // A clock of the user's may have closed a descriptor, or set a deadline in the past, though it must not.
         turn.more |= self.has_pending() || self.found_more.get();
         Ok(turn)
     }
@@ -331,11 +331,11 @@ impl<W, T> Core<W, T> {
         Ok(harvest == Harvest::Complete && events.is_empty())
     }
 
-    /// As `poll`. If a signal interrupts the poll, repeats it, `MAX_SIGNALS` times in all. An interrupted
+    /// As `poll`. If a signal interrupts the poll, repeats it, `MAX_POLLS` polls in all. An interrupted
     /// poll proves no tick: without the repetition, many signals would delay a deadline.
     // Go: netpoll goes to `retry` after EINTR, or returns from a timed wait.
     fn poll_past_signals(&self, max_wait: Duration) -> io::Result<bool> {
-        for _ in 1..MAX_SIGNALS {
+        for _ in 1..MAX_POLLS {
             let found_nothing = self.poll(Some(max_wait))?;
             if found_nothing || !self.events.borrow().is_empty() {
                 return Ok(found_nothing);
@@ -345,7 +345,8 @@ impl<W, T> Core<W, T> {
         self.poll(Some(Duration::ZERO))
     }
 
-    /// Waits for the selector, no longer than until the next entry of a wheel is due.
+    /// Waits for the selector, for `max_wait` at most, and until the next entry of a wheel is due. Returns
+    /// as `poll`.
     // Go: the delay in findRunnable, from pollUntil.
     fn wait(&self, max_wait: Option<Duration>, run_queue: RunQueue) -> io::Result<bool> {
         if max_wait == Some(Duration::ZERO) {

@@ -6,12 +6,12 @@
 //
 // | state | meaning | moved there by | on to |
 // |---|---|---|---|
-// | Nil | no waiter, and not ready as far as is known | `drained`; `park` from Ready; `unpark`, a deadline, `evict` | Parked, Ready |
+// | Nil | no waiter, and not ready as far as is known | `new`; `drained`; `park` from Ready; `unpark`, a deadline, `evict` | Parked, Ready |
 // | Ready | an attempt may succeed | `netpollready`, `park_short`; `assume_ready` at first | Nil by `drained` or `park` |
 // | Parked(W) | W waits | `park`, `park_waiting` from Nil | Nil by `unpark`, a deadline, `evict`; Ready by `netpollready` |
 //
-// Ready is a bit of `flags`. Parked is a W in `slots`. Nil is neither. Illegal: a second W in a slot (`park`
-// panics; `park_waiting` replaces the first); Parked and Ready at once, except within a call. `evict`
+// Ready is a bit of `flags`. Parked is a W in `slots`. Nil is neither. A slot holds one W: `park`
+// panics on a second, and `park_waiting` replaces the first. Illegal: Parked and Ready at once, except within a call. `evict`
 // empties the slots, and on a closed descriptor `park` fills none. The ready bits of a closed descriptor may
 // still change, and have no effect.
 //
@@ -449,7 +449,8 @@ impl<W, T> PollDesc<W, T> {
     #[inline]
     pub fn set_deadline(&self, direction: Direction, when: Option<Instant>) {
         match when.and_then(|when| self.core.clock.remembered(when)) {
-            // No conversion, and no timer to set. (A closed descriptor has no timer: `due` is NEVER.)
+            // No conversion, and no timer to set. (Of a closed descriptor `due` is NEVER: it
+            // does not come here.)
             Some(tick) if tick >= self.due.get() => self.store_deadline(direction, tick),
             _ => self.move_deadline(direction, when),
         }
@@ -481,7 +482,8 @@ impl<W, T> PollDesc<W, T> {
         self.core.wake_host();
     }
 
-    /// A direction's deadline, rounded up to a millisecond of the reactor's clock.
+    /// A direction's deadline, rounded up to a millisecond of the reactor's clock. `None` if none is set, or it
+    /// has expired.
     pub fn deadline(&self, direction: Direction) -> Option<Instant> {
         let when = self.deadlines[direction as usize].get();
         (when != NEVER).then(|| self.core.clock.instant_of(when))

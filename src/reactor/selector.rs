@@ -31,7 +31,7 @@ pub enum Harvest {
     /// All events that occurred before the call were returned.
     Complete,
     /// There may be more: the buffer was full, or a signal interrupted the wait. While each call says this,
-    /// no deadline expires.
+    /// no deadline expires that comes after the last complete harvest.
     Partial,
 }
 
@@ -54,7 +54,8 @@ pub struct Traits {
     pub edges: bool,
     /// Urgent data is reported. If not, a short read proves nothing.
     pub urgent: bool,
-    /// Has no effect, and will be removed in 0.2: [`Selector::close`] is called before each close.
+    /// Has no effect, and will be removed in 0.2: the reactor always calls [`Selector::close`] before the
+    /// file descriptor is closed.
     pub close_forgets: bool,
 }
 
@@ -76,7 +77,8 @@ pub trait Break: Send + Sync {
 /// A source is registered once, for both directions, edge-triggered. A test may wrap
 /// [`MioSelector`] to watch, delay or forge events: `tests/it/support/faulty.rs` does so.
 ///
-/// These methods, and a source's `register`, `reregister` and `deregister`, must not use the reactor: it is borrowed while they run.
+/// These methods, and a source's `register`, `reregister` and `deregister`, must not use the reactor: it is
+/// borrowed while they run.
 ///
 /// ```
 /// use netpoller::reactor::{
@@ -219,7 +221,7 @@ pub struct MioSelector {
     breaker: Arc<Pipe>,
 }
 
-/// How many events a call returns at most, to begin with. Go takes 128. A larger buffer needs fewer calls. It
+/// How many events a call returns at most, to begin with. Go takes 128 of epoll. A larger buffer needs fewer calls. It
 /// delays nothing: the runtime polls again after a bounded number of machines.
 const CAPACITY: usize = 1024;
 

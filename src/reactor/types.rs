@@ -1,6 +1,6 @@
 //! The small types of the reactor: a direction, readiness, how an attempt to park ended, and why an
 //! operation is refused.
-// Mirrors the modes 'r' and 'w', and the `pollErr*` codes, of Go's runtime/netpoll.go.
+// Mirrors the modes 'r' and 'w', and pollErrClosing and pollErrTimeout, of Go's runtime/netpoll.go.
 
 use std::fmt;
 

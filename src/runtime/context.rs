@@ -33,7 +33,7 @@ use slab::Slab;
 
 /// Names a machine: 32 bits of slot, 31 of generation; never zero.
 ///
-/// An id is used for waking. A task that was spawned 2^31 spawns later into the same slot has the
+/// An id is used for waking. A task that was spawned 2^31 - 1 spawns later into the same slot has the
 /// same id: an id that was kept for so long wakes it without cause, which is legal.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MachineId(NonZeroU64);
@@ -97,7 +97,7 @@ pub(super) struct Run {
 }
 
 /// What a machine may spend before the others run: each byte that it moves costs one, and each
-/// operation [`OPERATION`]. Enough to amortise a run; eight such machines take a few hundred
+/// operation [`OPERATION`]. Enough to amortise a run; eight machines that use all of it take a few hundred
 /// microseconds.
 const BUDGET: i64 = 64 * 1024;
 
@@ -169,8 +169,8 @@ pub(crate) fn end() {
 
 /// The id to park, if `waker` is the running machine's own and `home` its reactor.
 ///
-/// A waker counts as the machine's own only at the same address: that lives while the machine runs, so no
-/// other waker has its address. A clone counts as foreign, which is correct but slower.
+/// A waker counts as the machine's own only at the same address: the machine's waker stays there while the
+/// machine runs, so no other waker can be there. A clone counts as foreign, which is correct but slower.
 #[inline]
 pub(crate) fn own(home: *const (), waker: &Waker) -> Option<MachineId> {
     RUN.with(|run| {

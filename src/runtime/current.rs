@@ -52,8 +52,8 @@ impl Entered {
         Ok(entered)
     }
 
-    /// Enters also inside another runtime's turn, to drop what belongs to `scheduler`: its
-    /// destructors may spawn or ask for the time. `None` where the thread is ending.
+    /// Enters also inside another runtime's turn, to drop what belongs to `scheduler`: the destructors
+    /// of that may spawn or ask for the time. `None` where the thread is ending.
     pub(crate) fn to_drop(scheduler: &Rc<Scheduler>) -> Option<Self> {
         let there = CURRENT.try_with(|_| ());
         // If a clock of the user's panics, the last reading counts: this may be called while a panic unwinds.

@@ -39,8 +39,8 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Sends a closure that makes a future. The runtime calls it in its next turn and spawns the
-    /// future, which need not be `Send`. The sender does not learn how it ends.
+    /// Sends a closure that makes a future. The runtime calls it in its next turn (in a later one, if more
+    /// than 1,024 closures wait) and spawns the future, which need not be `Send`. The sender does not learn how it ends.
     ///
     /// If the runtime is gone, the closure is dropped.
     #[track_caller]
@@ -124,7 +124,7 @@ impl Handle {
                 }
             }
         });
-        // Nothing is sent if the runtime ends, or has ended: then the result is an error: aborted.
+        // If the runtime ends, or has ended, nothing is sent: the receiver gets the error "aborted".
         receiver
     }
 
@@ -201,7 +201,7 @@ impl Handle {
         }
     }
 
-    /// What the loop has done: what its ring holds of the `last` time before the newest record. `None` if it
+    /// What the loop has done: the newest record of its ring, and those at most `last` older. `None` if it
     /// has no ring: see [`Builder::trace`](crate::Builder::trace). It does not hold the loop up, and works
     /// from any thread at any time: while the loop is blocked, and after the runtime has ended. Only with
     /// the feature `trace`.

@@ -2,7 +2,7 @@
 //!
 //! Two sides share a cell: the sender, which is a task or work on another thread, and the receiver, which
 //! waits for the value. A task's handle uses the task's id only to abort the task, and only while the cell
-//! is open. Until then the id belongs to this task.
+//! is open: so long the id belongs to this task.
 //!
 //! | `value` | open | meaning | moved there by |
 //! |---|---|---|---|

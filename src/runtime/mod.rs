@@ -105,7 +105,7 @@ const STEP: usize = 16;
 /// error. In a child of fork(2) an inherited runtime refuses to be used: make a new one there.
 pub struct Runtime {
     scheduler: Rc<Scheduler>,
-    /// Of a selector of the user's: a copy of its descriptor, made by `as_fd`.
+    /// Only for a selector of the user's: a copy of its descriptor. `as_fd` makes it.
     #[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
     copy: Option<OnceCell<OwnedFd>>,
 }

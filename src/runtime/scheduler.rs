@@ -62,7 +62,7 @@ pub(crate) struct Scheduler {
     left_in_round: Cell<usize>,
     /// The root's waker, as a dump knows it, while there is a root.
     pub(super) root_waker: Cell<Option<Waiter>>,
-    /// Its runtime was dropped. On a thread that is still inside it no runtime is found.
+    /// The `Runtime` was dropped. If the thread is still inside it, `current::try_with` finds no runtime.
     pub(super) is_gone: Cell<bool>,
     /// What a dump shows that is in no other table.
     pub(super) notes: RefCell<Slab<Noted>>,
@@ -329,24 +329,27 @@ impl Scheduler {
         self.stopwatch.last.set(core.clock.now());
         let is_careful = running.is_careful.load(Ordering::Relaxed);
         let mut begun = 0;
-        for id in &batch[..most.min(batch.len())] {
-            begun += 1;
-            // The root is no machine. A machine that was aborted while it was queued is gone.
-            let body = self.machines.borrow_mut().take_body(*id);
-            if let Some(body) = body {
-                running.begin(id.bits().get(), &figures.machines);
-                let times = OBSERVES.then(|| body.times(figures));
-                self.stopwatch.begins(*id, figures);
-                self.record(Kind::Run, *id, 0);
-                self.run(*id, body);
-                self.stopwatch.ends(*id, &core.clock, times);
-            } else if *id == MachineId::ROOT && root() {
-                break;
+        // A logger of the user's may panic: the machines behind it run in the next turn all the same.
+        let ran = catch(|| {
+            for id in &batch[..most.min(batch.len())] {
+                begun += 1;
+                // The root is no machine. A machine that was aborted while it was queued is gone.
+                let body = self.machines.borrow_mut().take_body(*id);
+                if let Some(body) = body {
+                    running.begin(id.bits().get(), &figures.machines);
+                    let times = OBSERVES.then(|| body.times(figures));
+                    self.stopwatch.begins(*id, figures);
+                    self.record(Kind::Run, *id, 0);
+                    self.run(*id, body);
+                    self.stopwatch.ends(*id, &core.clock, times);
+                } else if *id == MachineId::ROOT && root() {
+                    break;
+                }
+                if is_careful {
+                    since = running.lap(std::slice::from_ref(id), since);
+                }
             }
-            if is_careful {
-                since = running.lap(std::slice::from_ref(id), since);
-            }
-        }
+        });
         running.end();
         debug_assert!(begun <= batch.len() && begun <= most.max(1));
         let end = running.lap(&batch[..begun], since);
@@ -359,14 +362,14 @@ impl Scheduler {
         debug_assert!(meanwhile.is_empty(), "it is filled before a batch");
 
         self.shorten_round(begun);
+        ran.unwrap_or_else(|payload| resume_unwind(payload.into_inner()));
         (figures.machines.get() - runs) as usize
     }
 
     /// `gone` ids have left the queue, first those of this round.
     fn shorten_round(&self, gone: usize) {
         let left = self.left_in_round.get().saturating_sub(gone);
-        // A panic may have lost a batch.
-        let left = left.min(self.queue.borrow().len());
+        debug_assert!(left <= self.queue.borrow().len());
         self.left_in_round.set(left);
         if left == 0 {
             let core = self.reactor.core();

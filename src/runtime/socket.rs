@@ -72,7 +72,7 @@ struct Extra {
 }
 
 impl Drop for Extra {
-    /// A poller that has yielded may register again after the close.
+    /// Drops the wakers of the pollers: after the close, one that had yielded may have registered again.
     fn drop(&mut self) {
         let pollers = self.pollers.into_iter().flatten();
         pollers.for_each(|poller| drop(poller.take_waker()));
@@ -93,7 +93,7 @@ const fn held_bit(direction: Direction) -> u8 {
     1 << direction as u8
 }
 
-/// Stays raised when the last operation leaves the queue, until the direction is unlocked.
+/// May stay raised when the last operation leaves the queue, until the direction is unlocked.
 const fn waits_bit(direction: Direction) -> u8 {
     1 << (2 + direction as u8)
 }
@@ -384,7 +384,7 @@ impl Socket {
         drop(left);
     }
 
-    /// Calls `look` with the number of the queue and the waiter, for each that is not parked.
+    /// Calls `look` for each waiter that is in no slot, with the number of its queue.
     pub(super) fn waiting(&self, mut look: impl FnMut(usize, Waiter)) {
         let Some(extra) = self.extra.get() else {
             return;

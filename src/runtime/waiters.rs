@@ -122,7 +122,7 @@ impl Waiters {
 
 thread_local! {
     /// The table of descriptors belongs to the process, so this serves all runtimes of a thread. What
-    /// other threads and other libraries close is not seen, so the waiters also wait for a time.
+    /// other threads and other libraries close is not seen, so the waiters have a time limit too.
     static WAITERS: RefCell<Waiters> = RefCell::default();
 }
 

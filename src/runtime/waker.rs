@@ -4,8 +4,8 @@
 //
 // | `Remote::pending` | meaning | moved there by | on to |
 // |---|---|---|---|
-// | NO_BREAK | no break is pending, and no mail waits | `take_mail` | ON_ITS_WAY by `interrupt` |
-// | ON_ITS_WAY | a break is on its way: no other is needed until the loop has taken the mail | `interrupt`; `take_mail` that leaves jobs | NO_BREAK by `take_mail`; FAILED if the break fails |
+// | NO_BREAK | no break is pending, and no mail waits, but what is being put in or taken | `take_mail` | ON_ITS_WAY by `interrupt` |
+// | ON_ITS_WAY | the loop will take the mail without another break: one is on its way, or the loop left jobs | `interrupt`; `take_mail` that leaves jobs | NO_BREAK by `take_mail`; FAILED if the break fails |
 // | FAILED | the break failed: the next turn takes the mail, and the next wake calls `break_netpoll` again | `interrupt` | ON_ITS_WAY by `interrupt`; NO_BREAK by `take_mail` |
 
 use std::collections::VecDeque;
@@ -29,7 +29,7 @@ use crate::trace::Tape;
 /// Something sent to the loop from another thread.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
-/// The largest number of jobs that run in one turn, so that many jobs do not hold the loop up.
+/// The largest number of the user's jobs that run in one turn, so that many do not hold the loop up.
 const JOBS: usize = 1024;
 
 const NO_BREAK: u8 = 0;
@@ -58,7 +58,7 @@ pub(crate) struct Remote {
     process: Process,
 }
 
-/// What using a runtime in a child of fork says.
+/// The error of using a runtime in a child of fork.
 pub(crate) const INHERITED: &str = "netpoller: this runtime belongs to the parent process: after \
                                     fork(2), make a new one in the child";
 
@@ -78,7 +78,8 @@ impl Drop for JobOut {
 struct Mail {
     /// Each machine's waker once, however often it was woken.
     woken: Vec<Arc<MachineWaker>>,
-    /// Jobs of the runtime's own. Each is short: it removes what another thread has dropped from a table.
+    /// Jobs of the runtime's own. All of them run in the next turn. Each is short: what another thread has
+    /// dropped is removed from a table.
     told: VecDeque<Job>,
     /// Jobs of the user's.
     jobs: VecDeque<Job>,

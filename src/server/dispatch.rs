@@ -3,7 +3,7 @@
 //!
 //! | phase | moved there by | on to |
 //! |---|---|---|
-//! | Starting | until all workers have started, they see it in place of Serving and Draining | - |
+//! | Starting | nothing: workers see it in place of Serving and Draining, until all have started | Serving, Draining, Stopped |
 //! | Serving | `Dispatcher::new` | Draining, Stopped |
 //! | Draining | [`ServerHandle::drain`](super::ServerHandle::drain); a watch's first signal | Stopped; Draining with a shorter limit |
 //! | Stopped | [`ServerHandle::stop`](super::ServerHandle::stop); a watch's next signal; a worker that fails; under `Bound::run`, a panic of the first worker, or a thread that could not be started | - |

@@ -9,7 +9,7 @@
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
-/// Counts forks, from the first call of `current` in this process or an ancestor.
+/// How many forks lie between this process and its ancestor that called `current` first: only a child counts.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
 /// Whether forks are noticed. Not a `Once`: a child could inherit one in progress.

@@ -68,8 +68,8 @@ pub(crate) fn uninit(buffer: &mut [u8]) -> &mut [MaybeUninit<u8>] {
 /// A descriptor that `owner` keeps open for as long as it lives.
 #[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
 pub(crate) fn borrow<O: ?Sized>(fd: RawFd, _owner: &O) -> BorrowedFd<'_> {
-    // SAFETY: the callers ask for the selector's descriptor, which its owner never replaces, and
-    // closes only when it goes itself.
+    // SAFETY: the callers pass the descriptor of mio's selector, or the runtime's copy of another
+    // selector's. Both stay open while `owner` is borrowed.
     unsafe { BorrowedFd::borrow_raw(fd) }
 }
 

@@ -93,8 +93,8 @@ pub struct Timers<V> {
     slab: Slab<Timer<V>>,
     /// The newest timer's generation. See [`TimerKey`].
     generation: NonZeroU32,
-    /// How many entries were placed. It wraps: after that a stale entry may be taken for the timer's own. It
-    /// is then placed again at the timer's tick.
+    /// How many entries were placed. It wraps: after that a stale entry may be taken for the timer's own, and
+    /// is placed again at the timer's tick.
     placed: u32,
 }
 

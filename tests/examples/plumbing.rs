@@ -1,6 +1,7 @@
 //! `proxy`, `monitor`, `broadcast`: bytes that are passed on.
 
 use std::io::{self, Write};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use netpoller::{TcpStream, spawn, time};
@@ -91,6 +92,60 @@ fn each_message_is_logged_twice_once_each_way() {
 fn a_log_that_fails_never_breaks_the_flow() {
     assert_eq!(logged(0), "");
     assert_eq!(logged(1), "< one\n");
+}
+
+/// A log whose writer holds until the other end of the channel is dropped.
+struct HeldLog(Receiver<()>);
+
+impl Write for HeldLog {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = self.0.recv();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_log_that_blocks_never_breaks_the_flow() {
+    let (release, held) = channel();
+    let log = monitor::Queued::start(HeldLog(held)).unwrap();
+    run(async {
+        let (server, client) = pair().await;
+        let echoing = spawn(monitor::echo(server, log));
+        for _ in 0..2000 {
+            client
+                .write_all(b"more than the queue holds")
+                .await
+                .unwrap();
+            client.read_exact(&mut [0; 25]).await.unwrap();
+        }
+        client.close_write().unwrap();
+        echoing.await.unwrap().unwrap();
+    });
+    drop(release);
+}
+
+#[test]
+fn many_lines_in_one_read_drop_no_client_that_reads() {
+    run(async {
+        let (chat, addr) = listener().await;
+        spawn(broadcast::serve(chat));
+        let ann = TcpStream::connect(&addr).await.unwrap();
+        let mut ann_hears = Splitter::new(line);
+        // Ann is in the room once her line is read.
+        ann.write_all(b"hello?\n").await.unwrap();
+        let bob = TcpStream::connect(&addr).await.unwrap();
+        let lines = b"x\n".repeat(5000);
+        bob.write_all(&lines).await.unwrap();
+        let mut heard = 0;
+        while heard < 5000 {
+            let line = ann_hears.read(&ann).await.unwrap().expect("she stays");
+            heard += usize::from(line.ends_with(b": x"));
+        }
+    });
 }
 
 #[test]

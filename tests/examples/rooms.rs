@@ -76,6 +76,17 @@ fn a_line_reaches_its_room_on_every_worker_and_no_other_room() {
 }
 
 #[test]
+fn many_lines_in_one_read_drop_no_client_that_reads() {
+    let server = start(&["--workers", "1"]);
+    let (mut ann, mut bob) = (Client::new(&server), Client::new(&server));
+    // One read of the server's: 64 KiB.
+    bob.says(&"x\n".repeat(32 << 10));
+    for _ in 0..32 << 10 {
+        assert_eq!(ann.next(), "guest: x");
+    }
+}
+
+#[test]
 fn a_drain_tells_every_client_and_ends() {
     let mut server = start(&[]);
     let mut clients: Vec<Client> = (0..8).map(|_| Client::new(&server)).collect();

@@ -1,19 +1,23 @@
-//! A worker that dies takes with it only the clients that it has served. A logger kills it, out of
-//! the loop itself, where no code of the user's runs and no panic is caught.
+//! A panic of the loop itself, in no code of a machine: a logger's. A worker that dies of it takes with it only
+//! the clients that it has served, and a turn loses no machine.
 
+use std::cell::Cell;
 use std::io::{self, Read};
 use std::net::TcpStream as StdStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use log::{LevelFilter, Log, Metadata, Record};
-use netpoller::{Dispatch, Server};
+use netpoller::{Dispatch, Runtime, Server};
 
 use crate::child::in_child;
 use crate::support::running::{Echo, echo, start};
 
-/// Panics once, when the second worker is done with a machine.
-struct Kills;
+/// Panics once, when the thread of this name is done with a machine.
+struct Kills(&'static str);
 
 static KILLED: AtomicBool = AtomicBool::new(false);
 
@@ -22,8 +26,8 @@ impl Log for Kills {
         true
     }
     fn log(&self, record: &Record<'_>) {
-        let is_second = thread::current().name() == Some("netpoller-worker-1");
-        if is_second && record.args().to_string().starts_with("done ") {
+        let is_its = thread::current().name() == Some(self.0);
+        if is_its && record.args().to_string().starts_with("done ") {
             let again = KILLED.swap(true, Ordering::SeqCst);
             assert!(again, "a test's own panic");
         }
@@ -34,7 +38,7 @@ impl Log for Kills {
 #[test]
 fn when_a_worker_dies_new_clients_go_to_the_others() {
     in_child(|| {
-        log::set_logger(&Kills).unwrap();
+        log::set_logger(&Kills("netpoller-worker-1")).unwrap();
         log::set_max_level(LevelFilter::Trace);
         let server = start(
             Server::new(|_| Echo)
@@ -74,5 +78,27 @@ fn when_a_worker_dies_new_clients_go_to_the_others() {
         server.handle.stop();
         let error = server.thread.join().unwrap().unwrap_err();
         assert_eq!(error.to_string(), "a worker panicked");
+    });
+}
+
+#[test]
+fn what_is_queued_behind_a_panic_runs_in_the_next_turn() {
+    in_child(|| {
+        log::set_logger(&Kills("host")).unwrap();
+        log::set_max_level(LevelFilter::Trace);
+        let host = thread::Builder::new().name("host".into()).spawn(|| {
+            let runtime = Runtime::new().unwrap();
+            let ran = Rc::new(Cell::new(0));
+            for _ in 0..3 {
+                let ran = ran.clone();
+                drop(runtime.spawn(async move { ran.set(ran.get() + 1) }));
+            }
+            let turn = || runtime.turn(Some(Duration::ZERO)).unwrap();
+            catch_unwind(AssertUnwindSafe(turn)).expect_err("the logger panics");
+            assert_eq!(ran.get(), 1);
+            assert_eq!(turn().machines, 2);
+            assert_eq!(ran.get(), 3);
+        });
+        host.unwrap().join().unwrap();
     });
 }

@@ -188,7 +188,7 @@ impl Fd {
 impl Drop for Fd {
     #[inline]
     fn drop(&mut self) {
-        // The last handle goes, so nothing can be parked here. While the runtime lives, the registry
+        // The last handle goes, so no operation waits here. While the runtime lives, the registry
         // has a handle too. After the runtime's end the `PollDesc` has the flag CLOSED, but the file
         // descriptor is still open, and the registry has no handle.
         let last = if self.is_closed() { 1 } else { 2 };

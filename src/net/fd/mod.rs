@@ -179,7 +179,7 @@ impl Fd {
     }
 
     /// Returns the refusal if the direction is closed or its deadline has passed; otherwise Pending:
-    /// the operation is in the lock's queue. A queued operation checks this itself, because the holder
+    /// the operation waits for the lock. A queued operation checks this itself, because the holder
     /// is perhaps not polled.
     ///
     /// A caller may loop on a refusal, as an accept loop does. So a refusal costs budget, and the
@@ -193,7 +193,10 @@ impl Fd {
         cx: &Context<'_>,
     ) -> Poll<Result<R, Failure>> {
         let Err(refusal) = self.desc.check(direction) else {
-            debug_assert!(!claim.lock.is_holder(), "a holder is refused for a reason");
+            debug_assert!(
+                !claim.lock.is_holder(),
+                "a holder comes here only if it is refused"
+            );
             return Poll::Pending;
         };
         ready!(poll_yield(claim, cx));

@@ -39,7 +39,7 @@ pub(crate) enum Name {
 }
 
 impl Name {
-    /// If it has no other.
+    /// Of an operation that has no name of its own.
     pub(crate) const fn of(direction: Direction) -> Self {
         match direction {
             Direction::Read => Name::Read,

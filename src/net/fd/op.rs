@@ -247,7 +247,7 @@ impl Fd {
     }
 
     /// Stores the key of a poller's waker in `Extra::pollers`, and also in the slot if the direction is
-    /// not locked.
+    /// not locked and not ready.
     fn keep_poller(&self, direction: Direction, waker: Waker) {
         let poller = ParkKey::keep(waker);
         self.socket().keep_poller(direction, poller);

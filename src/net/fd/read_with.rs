@@ -68,7 +68,7 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
 }
 
 impl Fd {
-    /// Takes the direction and parks there, if it is free, the socket is neither ready nor closed
+    /// Locks the direction and parks there, if it is uncontended, the socket is neither ready nor closed
     /// nor expired, and the waker is the running machine's own. Returns whether it did.
     #[inline]
     fn park_at_once(&self, direction: Direction, waker: &Waker) -> bool {

@@ -156,8 +156,8 @@ impl Fd {
     // ---- without waiting ----
 
     /// One try that succeeds or fails, `WouldBlock` included. It does not take the lock.
-    // As `try_now`, always inlined: if a program calls it twice the compiler would not, which costs 38
-    // instructions a message.
+    // Always inlined, as `try_now`. The compiler would not inline it into a program that calls it twice,
+    // which costs 38 instructions a message.
     #[inline(always)]
     pub(crate) fn try_once<R>(
         &self,
