@@ -336,8 +336,8 @@ pub(crate) fn prepare(socket: &OwnedFd, network: Network) -> io::Result<Addr> {
     let socket = SockRef::from(socket);
     socket.set_nonblocking(true)?;
     if network.is_tcp() {
-        // What is accepted inherits it. Go sets it on each connection.
-        socket.set_tcp_nodelay(true)?;
+        // What is accepted inherits them. Go sets them on each connection.
+        options::set_on_all(&socket, Some(KeepAlive::default()));
     }
     Ok(addr::from_system(&socket.local_addr()?))
 }
