@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use netpoller::{Bound, Conn, ConnHandle, Drain, Protocol, Server, TcpStream, spawn, time};
 
+use crate::support::bytes::read_all;
 use crate::support::scripted_protocol::{
-    MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, until,
+    MILLISECOND, SECOND, Script, dial, nothing, serving, until,
 };
 
-/// Long enough to be no reason for what a test sees.
+/// A limit that no test reaches.
 const NO_LIMIT: Duration = Duration::from_secs(3600);
 
 thread_local! { static HANDLE: RefCell<Option<ConnHandle>> = const { RefCell::new(None) }; }
 
-/// Drains, and reads the rest. When the end came, after the drain began.
+/// Drains, and reads the rest. Also returns how long after the start of the drain the end came.
 async fn drained<F>(bound: &Bound<F>, client: &TcpStream) -> (Vec<u8>, Duration) {
     let start = time::now();
     bound.handle().drain(NO_LIMIT);
@@ -100,8 +101,8 @@ fn half_a_request_is_waited_for_and_answered() {
 }
 
 #[test]
-fn a_busy_connection_is_waited_for_until_it_is_no_more() {
-    // Ten seconds later it is busy no more: by its own task, or by its handle elsewhere.
+fn a_drain_waits_for_a_busy_connection_until_it_is_no_longer_busy() {
+    // After ten seconds its own task, or its handle elsewhere, says that it is no longer busy.
     let by_task = Script {
         data: |conn, bytes| {
             conn.set_busy(true);
@@ -231,7 +232,7 @@ fn a_stop_ends_what_a_drain_waits_for() {
 }
 
 #[test]
-fn a_busy_connection_is_not_idle_and_its_time_begins_when_it_is_busy_no_more() {
+fn a_busy_connection_is_not_idle_and_its_idle_timeout_begins_when_it_is_no_longer_busy() {
     // Also if its own timeout keeps it off the fast path.
     let own: fn(&mut Conn) -> io::Result<()> = |conn| {
         conn.set_idle_timeout(2 * SECOND);
@@ -265,7 +266,7 @@ fn a_busy_connection_is_not_idle_and_its_time_begins_when_it_is_busy_no_more() {
     }
 }
 
-// ---- a protocol hears of it ----
+// ---- the callback `draining` ----
 
 /// A request is three bytes, and is echoed. Says good-bye, and closes at the next boundary.
 fn polite() -> Script {
@@ -292,7 +293,7 @@ fn times_told(script: &Script) -> usize {
 }
 
 #[test]
-fn each_connection_is_told_once_and_its_good_bye_arrives() {
+fn draining_is_called_once_for_each_connection_and_its_good_bye_arrives() {
     let script = Script {
         draining: |conn| {
             assert!(conn.is_draining());
@@ -309,7 +310,8 @@ fn each_connection_is_told_once_and_its_good_bye_arrives() {
         let (rest, took) = drained(&bound, &quiet).await;
         assert_eq!(rest, b"bye");
         assert!(took < 100 * MILLISECOND, "{took:?}");
-        // The other has had traffic: a request that comes now is answered, and nothing told again.
+        // The other has had traffic, so it is still open: a request is answered, and `draining` is
+        // not called again.
         talks.write_all(b"y").await.unwrap();
         assert_eq!(read_all(&talks).await.unwrap(), b"byey");
     });
@@ -336,7 +338,7 @@ fn at_a_boundary_traffic_is_not_waited_for_and_half_a_request_is() {
 }
 
 #[test]
-fn a_connection_that_a_drain_finds_half_closed_is_told_and_ends_in_good_order() {
+fn a_connection_that_a_drain_finds_half_closed_is_told_and_ends_without_an_error() {
     let script = Script {
         data: |conn, bytes| {
             conn.close_write();

@@ -89,7 +89,7 @@ fn a_listener_that_is_shut_down_through_its_descriptor_ends_accept_with_the_syst
             async move { listener.accept().await.map(drop) }
         });
         yield_now().await;
-        // Where the system knows no such thing, there is nothing to survive.
+        // Not every system can shut a listener down.
         let shut = listener.with_fd(|fd| SockRef::from(&fd).shutdown(std::net::Shutdown::Both));
         if shut.unwrap().is_err() {
             return;

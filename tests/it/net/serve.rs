@@ -93,7 +93,7 @@ fn the_next_connection_is_not_accepted_before_one_is_gone() {
             clients.push(dial(&listener).await);
         }
         for (served, client) in clients.into_iter().enumerate() {
-            // All have connected: to the system. Ours are two.
+            // The system has accepted all of them. The server takes two at a time.
             ping(&client).await;
             assert!((served as u64 + 1..=served as u64 + 2).contains(&counters.accepted()));
             client.close().unwrap();
@@ -191,7 +191,6 @@ fn a_listener_that_was_shut_down_ends_it_also_while_it_is_full() {
     });
 }
 
-/// As in Go's best-known line about it.
 #[test]
 #[cfg(target_os = "linux")]
 fn an_accept_that_the_system_fails_names_its_call_as_in_go() {

@@ -4,8 +4,7 @@ use std::io;
 #[cfg(target_os = "linux")]
 use std::os::fd::AsRawFd;
 use std::os::unix::net as std_unix;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::Path;
 use std::time::Duration;
 
 use netpoller::{
@@ -15,30 +14,7 @@ use netpoller::{
 use crate::support::hooked::with_room_for;
 use crate::support::run::{run, run_in};
 use crate::support::schedule::virtual_runtime;
-
-/// A path of its own; what is there is removed in the end.
-struct TempPath(PathBuf);
-
-impl TempPath {
-    fn new() -> TempPath {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("np-{}-{count}", std::process::id());
-        TempPath(std::env::temp_dir().join(name))
-    }
-}
-
-impl AsRef<Path> for TempPath {
-    fn as_ref(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for TempPath {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
+use crate::support::temp_path::TempPath;
 
 async fn dialled(listener: &UnixListener, path: impl AsRef<Path>) -> (UnixStream, UnixStream) {
     let client = UnixStream::connect(path).await.unwrap();
@@ -113,7 +89,7 @@ fn addresses_are_stds_and_errors_name_both_ends_after_close() {
 }
 
 #[test]
-fn dial_and_listen_errors_read_as_gos() {
+fn dial_and_listen_errors_read_as_in_go() {
     run(async {
         let temp = TempPath::new();
         let path = temp.0.display();
@@ -385,7 +361,7 @@ fn bind_to_the_last_byte(socket: &socket2::Socket) -> TempPath {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_peer_with_the_longest_of_names_is_accepted_and_heard_as_one_without() {
+fn a_peer_with_the_longest_possible_path_is_accepted_and_received_from_as_unnamed() {
     use socket2::{Domain, SockAddr, Socket, Type};
     run(async {
         let temp = TempPath::new();
@@ -480,7 +456,8 @@ fn a_datagram_sender_waits_for_a_full_receiver() {
         }
         sender.await.unwrap();
 
-        // Without a connection too: its own messages, once received, make room that it hears of.
+        // Without a connection too: each of its messages makes room when it is received, and the
+        // sender is woken.
         let temp = TempPath::new();
         let receiver = UnixDatagram::bind(&temp).await.unwrap();
         let path = temp.0.clone();
@@ -544,7 +521,7 @@ fn the_peer_is_what_the_system_says_and_not_the_path_as_dialled() {
 }
 
 #[test]
-fn a_receive_into_no_room_takes_no_message() {
+fn a_receive_into_an_empty_buffer_takes_no_message() {
     run(async {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         assert_eq!(ours.recv(&mut []).await.unwrap(), 0);

@@ -10,9 +10,8 @@ use std::time::Duration;
 use netpoller::{Bound, ConnHandle, Drain, Filter, FilterIo, spawn, time};
 
 use super::{Frames, framed, greeted, unframed};
-use crate::support::scripted_protocol::{
-    MILLISECOND, SECOND, Script, dial, read_all, serving, until,
-};
+use crate::support::bytes::read_all;
+use crate::support::scripted_protocol::{MILLISECOND, SECOND, Script, dial, serving, until};
 
 #[derive(Clone, Default)]
 struct Counts(Arc<[AtomicUsize; 2]>);
@@ -119,7 +118,7 @@ fn a_large_message_arrives_whole_in_both_directions() {
         });
         let got = read_all(&client).await.unwrap();
         write.await.unwrap();
-        // The server cuts its frames where it likes.
+        // The server may cut its frames elsewhere.
         assert!(got.len() >= length);
         assert_eq!(got.last(), Some(&b'.'));
         assert_eq!(unframed(&got[..got.len() - 1]), message);
@@ -195,7 +194,7 @@ fn the_factory_may_filter_some_connections_and_not_others() {
 
 thread_local! { static HANDLE: Cell<Option<ConnHandle>> = const { Cell::new(None) } }
 
-/// Writes by a handle of its connection, which it lets go then, and passes nothing on.
+/// Writes by a handle of its connection, drops the handle, and passes nothing on.
 struct Answers;
 
 impl Filter for Answers {
@@ -308,8 +307,8 @@ fn a_peer_that_only_talks_does_not_keep_a_closed_connection_that_holds_output_ba
 }
 
 #[test]
-fn what_a_filter_says_after_its_last_bytes_breaks_nothing() {
-    /// Answers each message itself too.
+fn what_a_filter_sends_after_the_end_of_our_direction_is_dropped_and_input_goes_on() {
+    /// Also answers each message itself.
     struct Answers;
     impl Filter for Answers {
         fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
@@ -345,7 +344,7 @@ fn what_a_filter_says_after_its_last_bytes_breaks_nothing() {
     assert_eq!(script.said(), wanted);
 }
 
-/// Passes everything on. Closes when it opens, if it is to, and after a zero.
+/// Passes everything on. Closes in `open` if `in_open` is set, and after a zero byte.
 struct Closes {
     in_open: bool,
 }
