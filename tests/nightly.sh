@@ -98,7 +98,7 @@ regressions() {
         # Memory that grows.
         a_task_stands_in_the_mail_once a_task_that_is_aborted_leaves_the_queue
         a_thread_that_reads_after_its_runtime_is_gone queues::
-        a_limit_holds_and_queued_is_true_while_the_connection_never_comes_to_wait
+        a_limit_holds_and_queued_is_right_while_more_is_written_in_each_turn
         # The server.
         a_server_of_many_workers_survives loads_that_change_while_a_worker_is_chosen
         a_drain_ends_at_its_limit a_drain_ends_although clients_that_were_queued

@@ -1,4 +1,4 @@
-//! The drawings of docs/guide.md are those of the code.
+//! The table in docs/guide.md is what the code does.
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -57,7 +57,7 @@ impl Slot {
         }
     }
 
-    /// A byte comes, and the turn that takes the event in.
+    /// Sends a byte, and turns until its event has come.
     fn event(&mut self) -> Vec<&'static str> {
         self.theirs.write_all(b"!").unwrap();
         let mut out = Vec::new();
@@ -75,7 +75,7 @@ impl Slot {
         out
     }
 
-    /// What happens in this field: the state after it, and where the W goes.
+    /// What `event` does in this state: the state after it, and where the W goes.
     fn field(mut self, event: &str) -> String {
         let mut came_back = false;
         let out = match event {
@@ -133,7 +133,7 @@ fn drawn(rows: &[Vec<String>]) -> String {
 }
 
 #[test]
-fn the_table_of_a_slot_is_that_of_the_code() {
+fn the_table_of_a_slot_is_what_the_code_does() {
     let _watchdog = watchdog();
     let events = [
         "park",

@@ -1,10 +1,10 @@
-//! Tests on virtual clocks once more, each in the schedules of many seeds: machines run in another
+//! Runs the tests on virtual clocks again, each in the schedules of many seeds: machines run in another
 //! order, a turn runs some of them, and the selector errs in every way that it may.
 //!
 //! A failure names its test and seed. The test then runs twice more, alone, and the two are compared
 //! turn by turn: what the seed chooses is repeated; what the kernel's timing changes is shown.
-//! By hand: `SCHEDULE_SEED=7 cargo test --test it NAME`. `SCHEDULES=2000` asks for so many seeds, and
-//! `SCHEDULES=100..200` for those.
+//! By hand: `SCHEDULE_SEED=7 cargo test --test it NAME`. `SCHEDULES=2000` sets how many seeds, and
+//! `SCHEDULES=100..200` which.
 
 use std::env;
 use std::fs;
@@ -55,12 +55,12 @@ const LEFT_OUT: [&str; 15] = [
     "a_close_ends_in_time_however_it_came_about",
     "a_close_goes_on_while_the_peer_takes_something",
     "a_payload_for_a_thousand_peers",
-    "an_idle_connection_is_ended_in_these_states",
-    "bytes_in_time_win_behind_a_crowd_handed_out_at_once",
+    "an_idle_connection_ends_in_each_state_from_open_to_peer_ended",
+    "bytes_in_time_win_behind_many_machines_handed_out_at_once",
     "time_in_which_the_loop_was_held_up_is_not_charged",
     "what_waits_for_a_slow_peer_is_not_thrown_away",
     // Its server has a thread and a clock of its own.
-    "what_another_thread_was_told_is_taken_is_sent_before_an_idle_connection_ends",
+    "what_a_write_by_id_accepts_is_sent_before_an_idle_connection_ends",
 ];
 
 #[test]
@@ -193,7 +193,7 @@ fn parting(first: &[String], second: &[String]) -> String {
 }
 
 #[test]
-fn where_two_runs_of_a_seed_part_is_told() {
+fn where_two_runs_of_a_seed_differ_is_reported() {
     let turns = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(
         parting(&turns("a b"), &turns("a b")),
@@ -208,7 +208,7 @@ fn where_two_runs_of_a_seed_part_is_told() {
 }
 
 #[test]
-fn what_a_test_said_among_others_is_told_where_it_passes_alone() {
+fn what_a_test_that_failed_among_others_printed_is_found() {
     let told = "---- a stdout ----\n\nfirst\n\n---- b stdout ----\n\nsecond\nthird\n\nfailures:\n";
     assert_eq!(complaint(told, "a"), "---- a stdout ----\n\nfirst");
     assert_eq!(complaint(told, "b"), "---- b stdout ----\n\nsecond\nthird");

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use netpoller::{Bound, Conn, NetError, Protocol, Server, time};
 
+use crate::support::bytes::read_all;
 use crate::support::scripted_protocol::{
-    Log, MILLISECOND, SECOND, Script, close, dial, nothing, read_all, serving, until,
+    Log, MILLISECOND, SECOND, Script, close, dial, nothing, serving, until,
 };
 
 #[test]
-fn a_half_close_is_answered_with_what_is_pending() {
+fn after_the_peers_half_close_all_that_was_written_still_arrives() {
     let script = Script {
         open: |conn| conn.write(&[3; 2 << 20]),
         ..Script::new()
@@ -68,8 +69,9 @@ fn a_protocol_may_go_on_writing_after_the_peers_end() {
 }
 
 #[test]
-fn after_a_close_nothing_is_offered_and_nothing_taken_however_much_has_come() {
-    // A whole buffer uses up the budget, so that others run between the callback and the close.
+fn after_a_close_no_more_input_is_offered_however_much_has_arrived() {
+    // A whole buffer uses up the budget, so that other machines run between the callback and the
+    // close.
     let script = Script {
         data: |conn, bytes| {
             conn.write(bytes)?;
@@ -162,7 +164,7 @@ fn close_works_from_a_callback() {
         assert_eq!(said.pop().unwrap(), "closed");
         assert_eq!(said, wanted);
     }
-    // Those that come late.
+    // The callbacks that run later: `idle` and `drained`.
     let script = Script {
         idle: close,
         drained: close,
@@ -221,7 +223,7 @@ fn abort_is_a_reset() {
 }
 
 #[test]
-fn an_abort_in_a_callback_is_a_reset_whatever_else_that_brings() {
+fn an_abort_in_a_callback_is_a_reset_whatever_else_the_callback_does() {
     fn abort(conn: &mut Conn) -> io::Result<()> {
         conn.write(b"never sent, or in vain")?;
         conn.abort();
@@ -273,7 +275,7 @@ fn an_abort_in_a_callback_is_a_reset_whatever_else_that_brings() {
 }
 
 #[test]
-fn a_reset_ends_these_states() {
+fn a_reset_ends_a_connection_that_is_open_finishing_finished_or_closing() {
     fn reset() -> Script {
         Script {
             data: |_, bytes| Ok(bytes.len()),
@@ -338,7 +340,7 @@ fn a_reset_ends_a_connection_whose_peer_had_ended() {
         client.close_write().unwrap();
         until(|| script.said().len() == 2).await;
         client.abort().unwrap();
-        // poll(2) tells of no second edge without a read: there, the idle timeout does.
+        // poll(2) reports no second edge without a read: there, only an idle timeout would end it.
         if cfg!(not(mio_unsupported_force_poll_poll)) {
             until(|| script.said().len() == 3).await;
             assert!(

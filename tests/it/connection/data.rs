@@ -8,14 +8,16 @@ use std::sync::{Arc, Mutex};
 use netpoller::{Bound, Conn, Limits, Protocol, Server, spawn, time};
 use socket2::SockRef;
 
+use crate::support::bytes::read_all;
+use crate::support::random::Random;
 use crate::support::scripted_protocol::{
-    MILLISECOND, SECOND, Script, dial, read_all, serving, serving_in_real_time, until,
+    MILLISECOND, SECOND, Script, dial, serving, serving_in_real_time, until,
 };
 use crate::support::watchdog::watchdog;
 
 // ---- delivery ----
 
-/// Frames: a length byte, and so many bytes; answered by the same frame.
+/// A frame is a length byte and that many bytes. Answers each with the same frame.
 fn frames(conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
     let Some(&length) = bytes.first() else {
         return Ok(0);
@@ -107,7 +109,7 @@ fn using_more_than_was_offered_is_an_error() {
 }
 
 #[test]
-fn std_clients_over_threads_are_served_too() {
+fn a_server_of_two_workers_serves_a_blocking_client() {
     let _watchdog = watchdog();
     let bound = Server::new(|_| Script::new())
         .workers(2)
@@ -123,7 +125,7 @@ fn std_clients_over_threads_are_served_too() {
 }
 
 #[test]
-fn bytes_passed_on_keep_their_place_among_other_writes() {
+fn input_written_back_keeps_its_place_among_other_writes() {
     type Write = fn(&mut Conn, &[u8]) -> io::Result<()>;
     const CASES: [(&[u8], Write); 7] = [
         (b"bc", |conn, bytes| conn.write(&bytes[1..3])),
@@ -211,8 +213,8 @@ fn what_is_echoed_arrives_whole_wherever_a_write_stops() {
 
 #[test]
 fn a_peer_that_does_not_read_is_not_read_from_and_the_flow_resumes() {
-    // No buffer of the system's grows until it takes everything, and none is so small that TCP puts off
-    // what it says of its room.
+    // At a fixed size, no system buffer grows until it takes everything, and none is so small that
+    // TCP delays its window updates.
     const BUFFER: usize = 256 << 10;
     const ALL: usize = 8 << 20;
     let script = Script {
@@ -246,7 +248,8 @@ fn a_peer_that_does_not_read_is_not_read_from_and_the_flow_resumes() {
             };
             until(|| waiting() > 100_000).await;
             for _ in 0..100 {
-                // One read more than the high mark. Unbounded, it would come to the limit and end.
+                // At most one read above the high mark. Without the mark, the connection would
+                // reach the limit and end.
                 assert!(waiting() <= 100_000 + (64 << 10), "{}", waiting());
                 time::sleep(MILLISECOND).await;
             }
@@ -302,9 +305,9 @@ fn the_limit_of_the_server_holds_for_all_its_connections_together() {
 }
 
 #[test]
-fn a_write_may_stop_at_every_byte_of_a_piece() {
-    // The system takes as much as its smallest buffer holds. Before that come so many bytes more,
-    // for each so many, that it stops at every byte of the small pieces, own and shared.
+fn all_arrives_whichever_byte_of_a_piece_a_write_stops_at() {
+    // A write stops where the smallest system buffer is full. `before` bytes precede the pieces;
+    // over all its values, the write stops at every byte of a piece, own and shared.
     const PIECE: usize = 13;
     thread_local! { static BEFORE: std::cell::Cell<usize> = const { std::cell::Cell::new(0) }; }
     fn sent(before: usize) -> Vec<u8> {
@@ -339,53 +342,49 @@ fn a_write_may_stop_at_every_byte_of_a_piece() {
 
 // ---- what is written ----
 
-/// Answers by a choice of all the ways to write, and keeps what ought to arrive.
+/// Answers by random choices of the ways to write, and records what must arrive.
 struct Mixed {
-    chance: u64,
+    random: Random,
     wanted: Arc<Mutex<Vec<u8>>>,
-}
-
-impl Mixed {
-    fn chance(&mut self, of: u64) -> u64 {
-        self.chance = self.chance.wrapping_mul(6_364_136_223_846_793_005) + 1;
-        (self.chance >> 33) % of
-    }
 }
 
 impl Protocol for Mixed {
     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
-        for _ in 0..self.chance(4) {
-            let some = self.chance(bytes.len() as u64 + 1) as usize;
-            let mine = vec![self.chance as u8; [3, 300, 300_000][self.chance(3) as usize]];
-            let written = match self.chance(12) {
+        for _ in 0..self.random.below(4) {
+            let some = self.random.below(bytes.len() as u64 + 1) as usize;
+            let mine = vec![
+                self.random.below(256) as u8;
+                [3, 300, 300_000][self.random.below(3) as usize]
+            ];
+            let written = match self.random.below(12) {
                 0..5 => bytes,
                 5 => &bytes[..some],
                 6 => &bytes[some..],
                 7 => b"",
                 _ => &mine,
             };
-            if self.chance(3) == 0 {
+            if self.random.below(3) == 0 {
                 conn.write_shared(&written.into())?;
             } else {
                 conn.write(written)?;
             }
             self.wanted.lock().unwrap().extend_from_slice(written);
         }
-        match self.chance(3) {
-            0 => Ok(self.chance(bytes.len() as u64 + 1) as usize),
+        match self.random.below(3) {
+            0 => Ok(self.random.below(bytes.len() as u64 + 1) as usize),
             _ => Ok(bytes.len()),
         }
     }
 }
 
 #[test]
-fn whatever_ways_a_callback_writes_by_it_arrives_in_that_order() {
+fn what_a_callback_writes_in_mixed_ways_arrives_in_order() {
     let mut all = 0;
     for seed in 0..20 {
         let wanted = Arc::new(Mutex::new(Vec::new()));
         let theirs = wanted.clone();
         let server = Server::new(move |_| Mixed {
-            chance: seed,
+            random: Random::new(seed),
             wanted: theirs.clone(),
         });
         let mut limits = Limits::default();

@@ -1,4 +1,4 @@
-//! How a server's connections end: what the system shows of it, and from every state.
+//! How a server's connections end: what the system shows, and the end from each state.
 
 use std::cell::RefCell;
 use std::io;
@@ -9,12 +9,13 @@ use std::time::Duration;
 use netpoller::{Bound, Conn, ConnHandle, TcpStream, time};
 use socket2::{Domain, SockRef, Socket, Type};
 
+use crate::support::bytes::read_all;
 use crate::support::scripted_protocol::{
-    MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, serving_in_real_time, until,
+    MILLISECOND, SECOND, Script, dial, nothing, serving, serving_in_real_time, until,
 };
 
 /// What the system says of the server's end of a connection and of the client's: `04` is FIN_WAIT1,
-/// `05` FIN_WAIT2, `06` TIME_WAIT, `08` CLOSE_WAIT. One look at its table, which may be long.
+/// `05` FIN_WAIT2, `06` TIME_WAIT, `08` CLOSE_WAIT. Reads the system's table once: it may be long.
 fn states([ours, theirs]: [u16; 2]) -> [Option<String>; 2] {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     [[theirs, ours], [ours, theirs]].map(|ports| {
@@ -35,7 +36,8 @@ fn known(name: &str) -> Option<String> {
     Some(name.to_owned())
 }
 
-/// A client with little room, of which the server hears before it sends.
+/// A client with a small receive buffer, set before it connects, so that the server knows of it
+/// when it sends.
 fn narrow(server: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(65_536).unwrap();
@@ -43,7 +45,7 @@ fn narrow(server: SocketAddr) -> TcpStream {
     TcpStream::from_std(socket.into()).unwrap()
 }
 
-/// Closes when it is told anything.
+/// Closes on any input.
 fn closes() -> Script {
     Script {
         data: |conn, bytes| {
@@ -64,7 +66,7 @@ fn a_close_is_a_fin_and_time_wait_stays_with_the_server_which_closed_first() {
         let ports = ports(&client);
         client.write_all(b"close").await.unwrap();
         assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
-        // Its acknowledgement is the system's business, and may take it a moment.
+        // The client's system acknowledges the FIN, which may take a moment.
         until(|| states(ports) != [known("04"), known("08")]).await;
         assert_eq!(states(ports), [known("05"), known("08")]);
         client.close().unwrap();
@@ -115,8 +117,9 @@ fn linger_zero_and_abort_are_resets_and_leave_nothing() {
 }
 
 #[test]
-fn what_was_written_before_a_lingering_close_arrives_and_the_others_go_on() {
-    // Without a reader, such a close waits in the kernel: that must not be the loop's thread.
+fn what_was_written_before_a_lingering_close_arrives_and_other_connections_go_on() {
+    // While the peer does not read, such a close waits in the kernel. It must not block the loop's
+    // thread.
     let script = Script {
         data: |conn, bytes| {
             if bytes == b"echo" {
@@ -150,7 +153,7 @@ fn what_was_written_before_a_lingering_close_arrives_and_the_others_go_on() {
     });
 }
 
-// ---- from these states ----
+// ---- from each state ----
 
 thread_local! { static HANDLE: RefCell<Option<ConnHandle>> = const { RefCell::new(None) }; }
 
@@ -158,8 +161,8 @@ fn keep_handle(conn: &mut Conn) {
     HANDLE.set(Some(conn.handle()));
 }
 
-/// A connection in each state from Open to PeerEnded, by what it does when it is opened and when
-/// the peer ends.
+/// A script for each state from Open to PeerEnded. It comes there by what it does in `open` and in
+/// `end`.
 fn open_to_peer_ended() -> Vec<(&'static str, Script)> {
     let base = || Script {
         open: |conn| {
@@ -234,7 +237,7 @@ fn open_to_peer_ended() -> Vec<(&'static str, Script)> {
     ]
 }
 
-/// A client of a connection that has come to the state.
+/// Connects a client and brings its connection to the state `name`.
 async fn in_state<F>(bound: &Bound<F>, name: &str, script: &Script) -> TcpStream {
     let client = dial(bound).await;
     let mut seen = "open";
@@ -248,7 +251,7 @@ async fn in_state<F>(bound: &Bound<F>, name: &str, script: &Script) -> TcpStream
 }
 
 #[test]
-fn a_close_from_elsewhere_ends_these_states_and_what_waits_arrives() {
+fn a_close_by_a_handle_ends_each_state_from_open_to_peer_ended_and_what_waits_arrives() {
     for (name, script) in open_to_peer_ended() {
         serving_in_real_time(script.server(), async |bound: Rc<Bound<_>>| {
             let client = in_state(&bound, name, &script).await;
@@ -267,14 +270,14 @@ fn a_close_from_elsewhere_ends_these_states_and_what_waits_arrives() {
 }
 
 #[test]
-fn an_abort_from_elsewhere_ends_these_states_by_a_reset() {
+fn an_abort_by_a_handle_ends_each_state_from_open_to_peer_ended_by_a_reset() {
     for (name, script) in open_to_peer_ended() {
         serving(script.server(), async |bound: Rc<Bound<_>>| {
             let client = in_state(&bound, name, &script).await;
             HANDLE.take().unwrap().abort();
             until(|| script.last() == "closed").await;
-            // What had arrived is thrown away; after an end of file that was read before, it is
-            // the writing that fails.
+            // The reset discards what had arrived. If the end of file was read before, the write
+            // fails.
             let reset = match read_all(&client).await {
                 Ok(_) => client.write_all(b"x").await.is_err(),
                 Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
@@ -285,7 +288,7 @@ fn an_abort_from_elsewhere_ends_these_states_by_a_reset() {
 }
 
 #[test]
-fn a_stop_ends_these_states() {
+fn a_stop_ends_each_state_from_open_to_peer_ended() {
     for (name, script) in open_to_peer_ended() {
         serving(script.server(), async |bound: Rc<Bound<_>>| {
             let client = in_state(&bound, name, &script).await;
@@ -297,7 +300,7 @@ fn a_stop_ends_these_states() {
 }
 
 #[test]
-fn an_idle_connection_is_ended_in_these_states() {
+fn an_idle_connection_ends_in_each_state_from_open_to_peer_ended() {
     for (name, script) in open_to_peer_ended() {
         let server = script.server().idle_timeout(5 * SECOND);
         serving(server, async |bound: Rc<Bound<_>>| {
@@ -319,13 +322,13 @@ fn an_idle_connection_is_ended_in_these_states() {
 thread_local! { static CLIENT: RefCell<Option<std::net::TcpStream>> = const { RefCell::new(None) }; }
 
 #[test]
-fn a_reset_in_the_midst_of_a_large_write_is_told_as_a_reset() {
+fn a_reset_during_a_large_write_is_reported_as_a_reset() {
     let script = Script {
         data: |conn, bytes| {
             let client = CLIENT.take().unwrap();
             SockRef::from(&client).set_linger(Some(Duration::ZERO))?;
             drop(client);
-            // More than is gathered: a part is sent before the callback ends.
+            // More than the loop gathers: a part is sent before the callback ends.
             (0..8).try_for_each(|_| conn.write(&[7; 64 << 10]))?;
             Ok(bytes.len())
         },

@@ -9,9 +9,8 @@ use netpoller::{
 };
 use socket2::SockRef;
 
-use crate::support::scripted_protocol::{
-    MILLISECOND, SECOND, Script, dial, read_all, serving, until,
-};
+use crate::support::bytes::read_all;
+use crate::support::scripted_protocol::{MILLISECOND, SECOND, Script, dial, serving, until};
 
 /// The handles of all connections, by the thread that serves them.
 #[derive(Clone, Default)]
@@ -45,7 +44,7 @@ fn tell_all(news: &Rc<[u8]>) -> usize {
 }
 
 #[test]
-fn what_one_says_reaches_all_and_a_write_only_queues() {
+fn a_shared_write_reaches_all_connections_and_a_write_only_queues() {
     serving(Server::new(|_| Chat), async |bound: Rc<Bound<_>>| {
         let joined = |number| until(move || ROOM.with(|room| room.0.borrow().len() == number));
         let one = dial(&bound).await;
@@ -91,7 +90,7 @@ fn a_payload_for_a_thousand_peers_is_not_held_up_by_ten_dead_ones() {
             let dead = clients.split_off(PEERS - DEAD);
             dead.iter()
                 .for_each(|client| client.set_read_buffer(4096).unwrap());
-            // The dead ones lie among the others and are not read from.
+            // The dead peers read nothing.
             let mut buffer = vec![0; 64 << 10];
             while bound.handle().stats().live() as usize > PEERS - DEAD {
                 tell_all(&payload);
@@ -105,7 +104,11 @@ fn a_payload_for_a_thousand_peers_is_not_held_up_by_ten_dead_ones() {
         },
     );
     ROOM.with(|room| room.0.borrow_mut().clear());
-    assert_eq!(Rc::strong_count(&payload), 1, "shared, and let go");
+    assert_eq!(
+        Rc::strong_count(&payload),
+        1,
+        "a queue still holds the payload"
+    );
 }
 
 #[test]
@@ -132,7 +135,7 @@ fn a_task_answers_later() {
 }
 
 #[test]
-fn what_a_callback_writes_by_its_own_handle_goes_before_its_end() {
+fn what_a_callback_writes_by_its_own_handle_is_sent_before_the_end() {
     fn by_handle(conn: &mut Conn) -> io::Result<()> {
         conn.handle().write(b"good-bye")
     }
@@ -179,7 +182,7 @@ fn what_a_callback_writes_by_its_own_handle_goes_before_its_end() {
             let client = dial(&bound).await;
             client.write_all(b"x").await.unwrap();
             assert_eq!(read_all(&client).await.unwrap(), b"good-bye");
-            // It has said all it will, and says so.
+            // The connection takes no more bytes.
             let handle = HANDLE.take().unwrap();
             assert!(handle.write(b"more").is_err());
         });
@@ -219,7 +222,7 @@ fn a_write_is_refused_as_soon_as_the_connection_takes_no_more() {
             }
         });
     }
-    // By the handle that closed, too.
+    // A handle that has closed refuses a write too.
     let script = Script {
         open: |conn| {
             HANDLE.set(Some(conn.handle()));
@@ -249,7 +252,7 @@ fn what_handles_and_callbacks_write_meets_one_limit_and_queued_counts_both() {
         // All that fits, half of it by the handle and half by the connection itself.
         data: |conn, bytes| {
             let handle = HANDLE.with_borrow(|handle| handle.clone()).unwrap();
-            // The peer reads nothing: what the system takes is taken once.
+            // The peer reads nothing, so the system takes only what fills its buffers.
             while conn.queued() < LIMIT / 2 {
                 conn.write(&[7; 64 << 10])?;
             }
@@ -273,7 +276,7 @@ fn what_handles_and_callbacks_write_meets_one_limit_and_queued_counts_both() {
             client.write_all(b"x").await.unwrap();
             until(|| script.said().len() == 2).await;
             time::sleep(SECOND).await;
-            // The callback heeded the refusal, and the connection goes on.
+            // The callback handled the refusal, so the connection goes on.
             assert_eq!(script.said().len(), 2, "{:?}", script.said());
             assert!(HANDLE.take().unwrap().queued() <= LIMIT);
             drop(client);
@@ -282,10 +285,10 @@ fn what_handles_and_callbacks_write_meets_one_limit_and_queued_counts_both() {
 }
 
 #[test]
-fn a_limit_holds_and_queued_is_true_while_the_connection_never_comes_to_wait() {
+fn a_limit_holds_and_queued_is_right_while_more_is_written_in_each_turn() {
     const LIMIT: usize = 1 << 20;
     const PIECE: usize = 2048;
-    /// What one write of the system may have taken since.
+    /// What one system write may have taken since the count.
     const SLACK: usize = 64 << 10;
     let script = Script {
         open: |conn| {

@@ -5,10 +5,11 @@ use std::rc::Rc;
 
 use netpoller::{Bound, Server, time};
 
-use crate::support::scripted_protocol::{MILLISECOND, SECOND, Script, dial, read_all, serving};
+use crate::support::bytes::read_all;
+use crate::support::scripted_protocol::{MILLISECOND, SECOND, Script, dial, serving};
 
 #[test]
-fn pings_come_each_interval_and_the_silent_peer_is_closed_at_nine_seconds() {
+fn pings_come_each_interval_and_a_peer_is_closed_five_seconds_after_its_last_byte() {
     let script = Script::new();
     let server = script.server().heartbeat(SECOND).idle_timeout(5 * SECOND);
     let ended = serving(Server::clone(&server), async |bound: Rc<Bound<_>>| {
@@ -25,7 +26,7 @@ fn pings_come_each_interval_and_the_silent_peer_is_closed_at_nine_seconds() {
             let at = (time::now() - start).as_millis();
             assert!(at.abs_diff(pings * 1000) < 20, "ping {pings} at {at}");
             if pings == 4 {
-                // One byte of nine; the others never come.
+                // The only byte of the peer. The idle timeout starts again.
                 client.write_all(b"p").await.unwrap();
                 client.read_exact(&mut [0]).await.unwrap();
             }

@@ -15,8 +15,9 @@ use netpoller::{
     ServerHandle, TcpStream, time,
 };
 
+use crate::support::bytes::read_all;
 use crate::support::hooked::{Hook, hooked_by};
-use crate::support::scripted_protocol::{MILLISECOND, Script, dial, read_all, serving, until};
+use crate::support::scripted_protocol::{MILLISECOND, Script, dial, serving, until};
 use crate::support::stall::stall;
 use crate::support::watchdog::watchdog;
 
@@ -45,7 +46,7 @@ fn bytes(text: &str) -> Arc<[u8]> {
     text.as_bytes().into()
 }
 
-/// Tells the test of each client, and echoes.
+/// Sends each connection's id to the test, and echoes.
 struct Room(Sender<ConnId>);
 
 impl Protocol for Room {
@@ -202,7 +203,7 @@ fn no_lock_of_a_connection_is_held_while_its_loop_is_woken() {
 }
 
 #[test]
-fn what_another_thread_was_told_is_taken_is_sent_before_an_idle_connection_ends() {
+fn what_a_write_by_id_accepts_is_sent_before_an_idle_connection_ends() {
     let _watchdog = watchdog();
     let (tell, told) = channel();
     let server = Server::new(move |_| Room(tell.clone())).workers(1);
@@ -217,13 +218,13 @@ fn what_another_thread_was_told_is_taken_is_sent_before_an_idle_connection_ends(
             let mut got = Vec::new();
             client.read_to_end(&mut got).map(|_| got.len())
         });
-        // Writes beside the end alone, so that the queue is never full: a peer that takes what waits
-        // is not idle.
+        // Writes only around the time of the end, so that the queue is never full: a peer that
+        // takes what waits is not idle.
         stall(Duration::from_millis(19));
         let mut taken = 0;
         while handle.write(id, bytes("x")).is_ok() {
             taken += 1;
-            // The lock is free now and then.
+            // Leaves the lock free between the writes.
             (0..500).for_each(|_| std::hint::spin_loop());
         }
         assert_eq!(reader.join().unwrap().unwrap(), taken);
@@ -331,7 +332,7 @@ fn without_room_for_all_a_write_by_id_is_refused_and_all_room_comes_back() {
                 client.read_exact(&mut [0; 20_000]).await.unwrap();
                 time::sleep(MILLISECOND).await;
             }
-            // What a connection leaves behind unsent comes back too.
+            // Room for bytes that a connection leaves unsent is returned too.
             handle.write(id, piece.clone()).unwrap();
             drop(client);
             until(|| handle.stats().live() == 0).await;
@@ -410,7 +411,7 @@ fn what_a_callback_writes_by_its_own_id_goes_out_in_the_order_of_the_calls() {
 }
 
 #[test]
-fn what_a_callback_writes_itself_comes_after_what_another_thread_and_its_handle_have_left() {
+fn what_a_callback_writes_comes_after_earlier_writes_of_another_thread_and_its_handle() {
     thread_local! {
         static SERVER: RefCell<Option<ServerHandle>> = const { RefCell::new(None) };
         static OWN: RefCell<Option<ConnHandle>> = const { RefCell::new(None) };
@@ -443,7 +444,7 @@ fn what_a_callback_writes_itself_comes_after_what_another_thread_and_its_handle_
 #[test]
 fn what_one_connection_writes_to_another_by_its_id_goes_out_in_the_order_of_the_calls() {
     thread_local! { static HANDLE: RefCell<Option<netpoller::ServerHandle>> = const { RefCell::new(None) }; }
-    // Whichever callback runs first: as a rule that of the first client, which writes to the second.
+    // Which callback ran first: usually the first client's, which writes to the second.
     thread_local! { static ORDER: RefCell<String> = const { RefCell::new(String::new()) }; }
     let script = Script {
         data: |conn, got| {
@@ -468,7 +469,7 @@ fn what_one_connection_writes_to_another_by_its_id_goes_out_in_the_order_of_the_
         let (one, _) = join(&bound).await;
         let (two, _) = join(&bound).await;
         for _ in 0..3 {
-            // Both are readable in one turn, and come up in this order.
+            // Both become readable in one turn.
             one.write_all(b"1").await.unwrap();
             two.write_all(b"2").await.unwrap();
             let mut got = [0; 8];

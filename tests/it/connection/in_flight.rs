@@ -1,22 +1,24 @@
 //! A drain and what is in flight: nothing of it is thrown away, and nothing else is waited for.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netpoller::{Bound, Conn, ConnHandle, Drain, Protocol, Server, TcpStream, spawn, time};
 
+use crate::support::bytes::read_all;
 use crate::support::scripted_protocol::{
-    MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, until,
+    MILLISECOND, SECOND, Script, dial, nothing, serving, serving_in_real_time, until,
 };
+use crate::support::stall::stall;
 
-/// Long enough to be no reason for what a test sees.
+/// A limit that no test reaches.
 const NO_LIMIT: Duration = Duration::from_secs(3600);
 
 thread_local! { static HANDLE: RefCell<Option<ConnHandle>> = const { RefCell::new(None) }; }
 
-/// Drains, and reads the rest. When the end came, after the drain began.
+/// Drains, and reads the rest. Also returns how long after the start of the drain the end came.
 async fn drained<F>(bound: &Bound<F>, client: &TcpStream) -> (Vec<u8>, Duration) {
     let start = time::now();
     bound.handle().drain(NO_LIMIT);
@@ -100,8 +102,8 @@ fn half_a_request_is_waited_for_and_answered() {
 }
 
 #[test]
-fn a_busy_connection_is_waited_for_until_it_is_no_more() {
-    // Ten seconds later it is busy no more: by its own task, or by its handle elsewhere.
+fn a_drain_waits_for_a_busy_connection_until_it_is_no_longer_busy() {
+    // After ten seconds its own task, or its handle elsewhere, says that it is no longer busy.
     let by_task = Script {
         data: |conn, bytes| {
             conn.set_busy(true);
@@ -231,7 +233,7 @@ fn a_stop_ends_what_a_drain_waits_for() {
 }
 
 #[test]
-fn a_busy_connection_is_not_idle_and_its_time_begins_when_it_is_busy_no_more() {
+fn a_busy_connection_is_not_idle_and_its_idle_timeout_begins_when_it_is_no_longer_busy() {
     // Also if its own timeout keeps it off the fast path.
     let own: fn(&mut Conn) -> io::Result<()> = |conn| {
         conn.set_idle_timeout(2 * SECOND);
@@ -265,7 +267,7 @@ fn a_busy_connection_is_not_idle_and_its_time_begins_when_it_is_busy_no_more() {
     }
 }
 
-// ---- a protocol hears of it ----
+// ---- the callback `draining` ----
 
 /// A request is three bytes, and is echoed. Says good-bye, and closes at the next boundary.
 fn polite() -> Script {
@@ -292,7 +294,7 @@ fn times_told(script: &Script) -> usize {
 }
 
 #[test]
-fn each_connection_is_told_once_and_its_good_bye_arrives() {
+fn draining_is_called_once_for_each_connection_and_its_good_bye_arrives() {
     let script = Script {
         draining: |conn| {
             assert!(conn.is_draining());
@@ -309,7 +311,8 @@ fn each_connection_is_told_once_and_its_good_bye_arrives() {
         let (rest, took) = drained(&bound, &quiet).await;
         assert_eq!(rest, b"bye");
         assert!(took < 100 * MILLISECOND, "{took:?}");
-        // The other has had traffic: a request that comes now is answered, and nothing told again.
+        // The other has had traffic, so it is still open: a request is answered, and `draining` is
+        // not called again.
         talks.write_all(b"y").await.unwrap();
         assert_eq!(read_all(&talks).await.unwrap(), b"byey");
     });
@@ -336,7 +339,7 @@ fn at_a_boundary_traffic_is_not_waited_for_and_half_a_request_is() {
 }
 
 #[test]
-fn a_connection_that_a_drain_finds_half_closed_is_told_and_ends_in_good_order() {
+fn a_connection_that_a_drain_finds_half_closed_is_told_and_ends_without_an_error() {
     let script = Script {
         data: |conn, bytes| {
             conn.close_write();
@@ -427,5 +430,34 @@ fn a_busy_connection_gets_heartbeats_in_a_drain() {
         let (rest, _) = drained(&bound, &client).await;
         let pings = rest.strip_suffix(b"answer").unwrap();
         assert!((12..=16).contains(&pings.len()), "{pings:?}");
+    });
+}
+
+#[test]
+fn the_grace_counts_from_the_end_of_the_callback_that_got_the_last_bytes() {
+    const GRACE: Duration = Duration::from_millis(100);
+    thread_local! { static DONE: Cell<Option<Instant>> = const { Cell::new(None) }; }
+    let script = Script {
+        data: |_, bytes| {
+            if bytes.len() < 2 {
+                return Ok(0);
+            }
+            stall(2 * GRACE);
+            DONE.set(Some(Instant::now()));
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    let server = script.server().drain_grace(GRACE);
+    serving_in_real_time(server, async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(b"a").await.unwrap();
+        until(|| script.last() == "data 1").await;
+        bound.handle().drain(NO_LIMIT);
+        until(|| script.last() == "draining").await;
+        client.write_all(b"b").await.unwrap();
+        read_all(&client).await.unwrap();
+        let quiet = DONE.take().unwrap().elapsed();
+        assert!(quiet >= GRACE, "{quiet:?}");
     });
 }

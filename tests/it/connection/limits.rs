@@ -58,7 +58,7 @@ fn heartbeats_to_a_peer_that_takes_none_meet_the_limit_too() {
 }
 
 #[test]
-fn a_callback_is_refused_at_a_small_limit_as_well() {
+fn a_callback_can_write_exactly_as_much_as_a_small_limit_allows() {
     thread_local! { static TAKEN: RefCell<usize> = const { RefCell::new(0) } }
     let script = Script {
         open: |conn| {
@@ -133,7 +133,7 @@ fn many_small_answers_meet_the_limit_of_the_server_and_what_needs_no_room_is_ser
 
 #[test]
 fn bytes_that_were_not_offered_yet_do_not_count_as_unused() {
-    // Requests of 100 bytes each: what is answered first stops the reading and the offering.
+    // Requests of 100 bytes each. The first answers fill the queue, so reading and offering stop.
     let script = Script {
         data: |conn, bytes| {
             if bytes.len() < 100 {
@@ -188,7 +188,7 @@ fn the_write_that_meets_the_limit_of_the_server_is_the_one_that_fails() {
         client.set_read_buffer(1).unwrap();
         client.write_all(b"x").await.unwrap();
         until(|| script.said().len() >= 2).await;
-        // So many fit under the limit, and a few into the system's buffers.
+        // Twenty fit under the limit, and some into the system's buffers.
         let failed = FAILED.take().expect("one fails");
         assert!((20..=60).contains(&failed), "{failed}");
     });
@@ -229,9 +229,9 @@ fn a_peer_that_does_not_read_harms_no_peer_that_does() {
             dead.set_read_buffer(1).unwrap();
             until(|| PEERS.with_borrow(Vec::len) == 1).await;
             let peers = PEERS.with_borrow(Vec::clone);
-            // It hogs what there is: its own limit is far.
+            // It uses nearly all that the server allows. Its own limit is far above.
             while peers[0].queued() < MEGABYTE - 1000 {
-                // In small pieces at the end alone, so that it comes close.
+                // The pieces shrink towards the end, so that little room is left.
                 let piece = (MEGABYTE - peers[0].queued()).min(20_000) / 2;
                 let _ = peers[0].write(&vec![7; piece]);
                 time::sleep(MILLISECOND / 20).await;
@@ -285,7 +285,8 @@ fn what_was_queued_for_peers_that_are_gone_leaves_room_for_others() {
 
 #[test]
 fn a_heartbeat_that_the_limit_over_all_refuses_ends_no_connection() {
-    // The first client takes little, so that the second gets no room, and then no heartbeat.
+    // The answers to both clients nearly fill the limit, and the first client reads nothing: a
+    // heartbeat finds no room.
     let script = Script {
         data: |conn, bytes| {
             conn.with_fd(|fd| SockRef::from(&fd).set_send_buffer_size(1))??;
@@ -313,7 +314,7 @@ fn a_heartbeat_that_the_limit_over_all_refuses_ends_no_connection() {
 
 #[test]
 fn a_shared_piece_counts_until_its_last_byte_has_gone() {
-    // Each answer is a piece of a megabyte. Two clients take all but a little of theirs, and stop.
+    // Each answer is a piece of a megabyte. Two clients take seven eighths of theirs, and stop.
     let script = Script {
         data: |conn, bytes| {
             conn.with_fd(|fd| SockRef::from(&fd).set_send_buffer_size(1))??;

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 use netpoller::{Bound, CloseReason, Conn, ConnHandle, Limits, NetError, Protocol, Server, time};
 use socket2::SockRef;
 
+use crate::support::bytes::read_all;
 use crate::support::scripted_protocol::{
-    MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, serving_in_real_time, until,
+    MILLISECOND, SECOND, Script, dial, nothing, serving, serving_in_real_time, until,
 };
 
 thread_local! { static HANDLE: RefCell<Option<ConnHandle>> = const { RefCell::new(None) }; }
@@ -35,7 +36,7 @@ fn the_last_answer_arrives_although_much_of_what_the_peer_sent_is_unread() {
         };
         serving_in_real_time(script.server(), async |bound: Rc<Bound<_>>| {
             let client = dial(&bound).await;
-            // As much as the buffers take, before the answer is looked for.
+            // The client sends all before it reads.
             client.write_all(&[1; 500_000]).await.unwrap();
             until(|| script.last().starts_with("data")).await;
             let got = read_all(&client).await.unwrap();
@@ -153,7 +154,7 @@ fn a_close_goes_on_while_the_peer_takes_something_now_and_then() {
 }
 
 #[test]
-fn the_last_words_of_an_idle_connection_arrive_although_a_heartbeat_is_due_too() {
+fn what_idle_writes_arrives_although_a_heartbeat_is_due_too() {
     for interval in [SECOND, 3 * SECOND] {
         let script = Script {
             idle: |conn| conn.write(b"goodbye\n"),
@@ -185,7 +186,7 @@ fn what_waits_for_a_slow_peer_is_not_thrown_away_at_the_idle_timeout() {
     serving(server, async |bound: Rc<Bound<_>>| {
         let client = dial(&bound).await;
         client.write_all(b"x").await.unwrap();
-        // A shorter sleep: bytes that the kernel takes extend the timeout.
+        // Waits for `idle`, not for a time: bytes that the kernel takes extend the timeout.
         until(|| script.last() == "idle").await;
         assert_eq!(read_all(&client).await.unwrap().len(), 8 << 20);
     });
@@ -251,10 +252,10 @@ fn a_stop_resets_a_peer_that_has_not_got_everything() {
 #[derive(Clone, Default)]
 struct Why(Arc<Mutex<Option<String>>>);
 
-/// Says which reason it heard.
-struct Hears(Why);
+/// Notes the reason that `ended` is given.
+struct Notes(Why);
 
-impl Protocol for Hears {
+impl Protocol for Notes {
     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
         match bytes {
             b"close" => conn.close(),
@@ -279,7 +280,7 @@ impl Protocol for Hears {
 }
 
 #[test]
-fn a_protocol_hears_why_its_connection_ended() {
+fn a_protocol_is_told_why_its_connection_ended() {
     let cases = [
         ("close", "Asked"),
         ("fail", "Error"),
@@ -293,7 +294,7 @@ fn a_protocol_hears_why_its_connection_ended() {
     for (cause, wanted) in cases {
         let why = Why::default();
         let theirs = why.clone();
-        let server = Server::new(move |_| Hears(theirs.clone()))
+        let server = Server::new(move |_| Notes(theirs.clone()))
             .idle_timeout(30 * SECOND)
             .minimum_read_rate(1000, 10 * SECOND);
         serving(server, async |bound: Rc<Bound<_>>| {

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use netpoller::{Bound, Limits, time};
 
+use crate::support::bytes::read_all;
 use crate::support::scripted_protocol::{
-    MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, serving_in_real_time, until,
+    MILLISECOND, SECOND, Script, dial, nothing, serving, serving_in_real_time, until,
 };
 use crate::support::stall::stall;
 
@@ -178,7 +179,7 @@ fn a_need_above_the_limit_ends_the_connection_at_once() {
 }
 
 #[test]
-fn the_connection_that_keeps_most_pays_for_the_limit_over_all() {
+fn the_connection_that_keeps_most_ends_at_the_limit_over_all() {
     let script = Script {
         data: |_, _| Ok(0),
         heartbeat: nothing,
@@ -260,7 +261,7 @@ fn a_protocol_that_waits_is_offered_the_rest_only_with_new_bytes() {
             time::sleep(MILLISECOND).await;
         }
         assert_eq!(offers(&script), ["data 3", "data 4", "data 1", "data 2"]);
-        // The end offers nothing that was seen.
+        // The end does not offer again what was offered before.
         client.write_all(b"e").await.unwrap();
         client.close().unwrap();
         until(|| script.last() == "closed").await;

@@ -7,12 +7,13 @@ use std::sync::Mutex;
 
 use netpoller::{Bound, Conn, Protocol, Runtime, Server, time};
 
+use crate::support::bytes::read_all;
 use crate::support::scripted_protocol::{
-    Log, MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, until,
+    Log, MILLISECOND, SECOND, Script, dial, nothing, serving, until,
 };
 
 #[test]
-fn a_panic_kills_one_connection_which_is_told_and_the_neighbours_go_on() {
+fn a_panic_ends_one_connection_which_is_told_and_the_others_go_on() {
     let script = Script {
         data: |conn, bytes| {
             assert_ne!(bytes, b"die", "a test's own panic");
@@ -22,11 +23,11 @@ fn a_panic_kills_one_connection_which_is_told_and_the_neighbours_go_on() {
         ..Script::new()
     };
     serving(script.server(), async |bound: Rc<Bound<_>>| {
-        let (victim, neighbour) = (dial(&bound).await, dial(&bound).await);
+        let (victim, other) = (dial(&bound).await, dial(&bound).await);
         victim.write_all(b"die").await.unwrap();
         let _ = read_all(&victim).await;
-        neighbour.write_all(b"live").await.unwrap();
-        neighbour.read_exact(&mut [0; 4]).await.unwrap();
+        other.write_all(b"live").await.unwrap();
+        other.read_exact(&mut [0; 4]).await.unwrap();
         assert!(script.said().contains(&"closed: Other".to_owned()));
     });
 }
@@ -53,8 +54,7 @@ fn dies(_: &mut Conn) -> io::Result<()> {
 }
 
 #[test]
-fn a_panic_in_a_callback_ends_that_connection_alone_and_closed_still_tells() {
-    // All of them wait for a byte, so that the neighbour is there before.
+fn a_panic_in_a_callback_ends_that_connection_alone_and_closed_is_still_called() {
     let base = Script {
         open: nothing,
         data: |conn, bytes| {
@@ -133,7 +133,7 @@ fn a_panic_in_a_callback_ends_that_connection_alone_and_closed_still_tells() {
             server = server.idle_timeout(2 * SECOND);
         }
         serving(server, async |bound: Rc<Bound<_>>| {
-            let neighbour = dial(&bound).await;
+            let other = dial(&bound).await;
             let victim = dial(&bound).await;
             let _ = victim.write_all(b"victim").await;
             if name == "end" {
@@ -141,8 +141,8 @@ fn a_panic_in_a_callback_ends_that_connection_alone_and_closed_still_tells() {
             }
             for _ in 0..30 {
                 if name != "open" {
-                    neighbour.write_all(b"n").await.unwrap();
-                    neighbour.read_exact(&mut [0]).await.unwrap();
+                    other.write_all(b"n").await.unwrap();
+                    other.read_exact(&mut [0]).await.unwrap();
                 }
                 time::sleep(100 * MILLISECOND).await;
             }
@@ -156,8 +156,8 @@ fn a_panic_in_a_callback_ends_that_connection_alone_and_closed_still_tells() {
             };
             until(|| told() == if name == "open" { 2 } else { 1 }).await;
             if name != "open" {
-                neighbour.write_all(b"n").await.unwrap();
-                neighbour.read_exact(&mut [0]).await.unwrap();
+                other.write_all(b"n").await.unwrap();
+                other.read_exact(&mut [0]).await.unwrap();
             }
         });
         let said = script.said();
@@ -171,7 +171,7 @@ fn a_panic_in_a_callback_ends_that_connection_alone_and_closed_still_tells() {
 }
 
 #[test]
-fn a_panic_in_closed_itself_leaves_the_neighbours_and_the_counts_alone() {
+fn a_panic_in_closed_ends_no_other_connection_and_the_counts_stay_right() {
     static TOLD: Mutex<u32> = Mutex::new(0);
     struct PanicsInClosed;
     impl Protocol for PanicsInClosed {
@@ -190,11 +190,11 @@ fn a_panic_in_closed_itself_leaves_the_neighbours_and_the_counts_alone() {
     serving(
         Server::new(|_| PanicsInClosed),
         async |bound: Rc<Bound<_>>| {
-            let (victim, neighbour) = (dial(&bound).await, dial(&bound).await);
+            let (victim, other) = (dial(&bound).await, dial(&bound).await);
             victim.write_all(b"victim").await.unwrap();
             assert_eq!(read_all(&victim).await.unwrap(), b"victim");
-            neighbour.write_all(b"n").await.unwrap();
-            neighbour.read_exact(&mut [0]).await.unwrap();
+            other.write_all(b"n").await.unwrap();
+            other.read_exact(&mut [0]).await.unwrap();
             assert_eq!(
                 (*TOLD.lock().unwrap(), bound.handle().stats().live()),
                 (1, 1)
@@ -208,7 +208,7 @@ thread_local! {
     static ANOTHER: Cell<Option<Runtime>> = const { Cell::new(None) };
 }
 
-/// A runtime of its own with a connection in it, which its end will drop.
+/// Another runtime, which drops a connection when it ends.
 fn another_runtime() -> Runtime {
     let script = Script::new();
     let bound = script.server().bind("127.0.0.1:0").unwrap();
@@ -223,7 +223,7 @@ fn another_runtime() -> Runtime {
 }
 
 #[test]
-fn another_runtime_dropped_within_a_callback_takes_nothing_that_was_written_with_it() {
+fn what_a_callback_writes_arrives_although_it_drops_another_runtime() {
     let passes_on = |conn: &mut Conn, bytes: &[u8]| {
         conn.write(bytes)?;
         drop(ANOTHER.take());
@@ -257,7 +257,7 @@ fn another_runtime_dropped_within_a_callback_takes_nothing_that_was_written_with
     }
 }
 
-/// Its last two calls panic, the second while the first is under way.
+/// Panics in `data` at `die`, in `closed`, and in its destructor.
 struct DiesThrice;
 
 impl Protocol for DiesThrice {
@@ -280,11 +280,11 @@ impl Drop for DiesThrice {
 #[test]
 fn a_protocol_that_panics_in_data_in_closed_and_in_its_destructor_ends_alone() {
     serving(Server::new(|_| DiesThrice), async |bound: Rc<Bound<_>>| {
-        let (victim, neighbour) = (dial(&bound).await, dial(&bound).await);
+        let (victim, other) = (dial(&bound).await, dial(&bound).await);
         victim.write_all(b"die").await.unwrap();
         let _ = read_all(&victim).await;
-        neighbour.write_all(b"live").await.unwrap();
-        neighbour.read_exact(&mut [0; 4]).await.unwrap();
+        other.write_all(b"live").await.unwrap();
+        other.read_exact(&mut [0; 4]).await.unwrap();
         let stats = bound.handle().stats();
         assert_eq!((stats.live(), stats.failed()), (1, 1));
     });

@@ -10,9 +10,10 @@ use netpoller::{
     Addr, Bound, Conn, Limits, NetError, Protocol, Runtime, Server, TcpStream, spawn, time,
 };
 
+use crate::support::bytes::read_all;
 use crate::support::schedule::virtual_runtime;
 use crate::support::scripted_protocol::{
-    MILLISECOND, SECOND, Script, dial, nothing, read_all, serving, until,
+    MILLISECOND, SECOND, Script, dial, nothing, serving, until,
 };
 use crate::support::stall::stall;
 use crate::support::watchdog::watchdog;
@@ -75,7 +76,7 @@ impl Protocol for Teller {
 // ---- reading ----
 
 #[test]
-fn a_peer_that_drips_is_dropped_after_a_window_though_it_is_never_idle() {
+fn a_peer_that_sends_too_slowly_is_dropped_after_a_window_though_it_is_never_idle() {
     let told = Told::default();
     let server = told
         .server(thousands)
@@ -124,7 +125,7 @@ fn between_messages_no_peer_is_judged() {
     serving(server, async |bound: Rc<Bound<_>>| {
         let client = dial(&bound).await;
         for _ in 0..3 {
-            // In two pieces, so that it was under watch, and is no more.
+            // In two pieces, so that a watch begins and ends.
             client.write_all(&[7; 400]).await.unwrap();
             time::sleep(MILLISECOND).await;
             client.write_all(&[7; 600]).await.unwrap();
@@ -269,11 +270,11 @@ async fn trickles(client: &TcpStream) {
 }
 
 #[test]
-fn a_steady_trickle_counts_before_the_system_says_that_there_is_room() {
+fn what_a_peer_takes_steadily_counts_before_the_system_reports_room() {
     let script = floods();
     let rated = script.server().minimum_write_rate(1000, 10 * SECOND);
-    // While nothing is read from the peer, what it takes is its sign of life, too: reading has stopped,
-    // or the peer has ended.
+    // What the peer takes is a sign of life, also while nothing is read from it: reading has
+    // stopped, or the peer has ended.
     let idles = script.server().idle_timeout(10 * SECOND);
     let ended = Server::clone(&idles).limits(Limits::default().with_high_water(usize::MAX));
     for (server, last) in [(rated, "open"), (idles, "open"), (ended, "end")] {
@@ -295,7 +296,7 @@ fn both_directions_are_judged_apart() {
         data: thousands,
         ..Script::new()
     };
-    // High water, so that half a message is read although much waits.
+    // No high mark, so that half a message is read although much waits.
     let mut limits = Limits::default();
     limits.high_water = usize::MAX;
     let server = script.server().limits(limits);
@@ -336,7 +337,8 @@ fn both_directions_are_judged_apart() {
 #[test]
 fn time_in_which_the_loop_was_held_up_is_not_charged() {
     // The first connection's callback holds the loop up, three times longer than the window. The
-    // second's peer is at its message all the time; it is dropped for what comes after.
+    // second's peer is in the middle of a message all the time. It is dropped only for the time
+    // after that.
     const WINDOW: Duration = Duration::from_millis(400);
     struct Blocks;
     impl Protocol for Blocks {
@@ -365,7 +367,7 @@ fn time_in_which_the_loop_was_held_up_is_not_charged() {
         while handle.stats().received() < 15 {
             time::sleep(MILLISECOND).await;
         }
-        // The loop is back after three windows, and has looked.
+        // The loop runs again after three windows, and has checked the rate.
         time::sleep(10 * MILLISECOND).await;
         assert_eq!(handle.stats().workers[0].slow, 0);
         let mut end = [0];

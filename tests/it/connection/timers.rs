@@ -41,7 +41,7 @@ fn a_timer_fires_once_at_its_time() {
 }
 
 #[test]
-fn a_timer_that_is_set_again_is_moved_and_one_that_is_called_off_does_not_fire() {
+fn a_timer_that_is_set_again_is_moved_and_one_that_is_cleared_does_not_fire() {
     let script = Script {
         data: |conn, bytes| {
             match bytes {
@@ -264,7 +264,7 @@ fn an_idle_timeout_of_zero_is_never_as_on_a_server() {
     });
 }
 
-/// When the connection is closed as idle, after its client has sent a byte.
+/// How long after a byte of its client the connection's `idle` is called.
 fn idle_after(script: &Script, timeout: Duration) -> Duration {
     let server = script.server().idle_timeout(timeout);
     serving(server, async |bound: Rc<Bound<_>>| {
@@ -278,7 +278,7 @@ fn idle_after(script: &Script, timeout: Duration) -> Duration {
         .await
         .expect("it is never idle");
         let took = time::now() - start;
-        // The task that writes sees the end.
+        // Lets the task that writes see the end.
         time::sleep(SECOND).await;
         took
     })

@@ -1,5 +1,5 @@
-//! What is dialled as `host:port`: Go's rules told once more, and in `host_port.tsv` what Go itself made
-//! of many texts. `fuzz/go/host_port.go` makes the table.
+//! How a `host:port` is dialled: Go's rules, written a second time; and in `host_port.tsv`, what Go
+//! itself made of many texts. `fuzz/go/host_port.go` makes the table.
 //!
 //! Where ours differ (`Rules::Ours`):
 //!
@@ -24,7 +24,7 @@ use super::choices::Choices;
 #[derive(Clone, Copy, PartialEq)]
 pub enum Rules {
     Gos,
-    /// They differ from Go's in what `differs` marks.
+    /// Go's, but for the differences in the list above.
     Ours,
 }
 
@@ -187,7 +187,8 @@ fn service(name: &str) -> Option<u16> {
     })
 }
 
-/// Go's `netip.ParseAddr`, with IPv4 as the IPv6 address that it is mapped to; and the zone with its `%`.
+/// Go's `netip.ParseAddr`, with IPv4 as the IPv6 address that it is mapped to; and the zone with
+/// its `%`.
 fn literal(rules: Rules, host: &str) -> Result<Option<(Ipv6Addr, String)>, String> {
     let first = host.bytes().find(|byte| b".:%".contains(byte));
     match first {

@@ -1,5 +1,5 @@
-//! What the library is held to by fuzzers (`fuzz/`): bytes in, a panic if the library and the model
-//! disagree. Here each runs its corpus, and random programs: `PROGRAMS=1000` asks for so many.
+//! Models of the library, for fuzzers (`fuzz/`): bytes in, a panic if the library and the model
+//! disagree. Here each runs its corpus, and random programs; `PROGRAMS=1000` sets their number.
 
 use std::env;
 use std::fs;
@@ -23,12 +23,12 @@ fn replay(target: &str, run: fn(&[u8])) {
     impl Drop for Named {
         fn drop(&mut self) {
             if std::thread::panicking() {
-                eprintln!("it was {}", self.0);
+                eprintln!("the input that failed: {}", self.0);
             }
         }
     }
     let corpus = format!("{}/fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
-    // A package has none.
+    // A published package has no corpus.
     for file in fs::read_dir(corpus).into_iter().flatten() {
         let path = file.unwrap().path();
         let _named = Named(path.display().to_string());

@@ -1,7 +1,7 @@
-//! Descriptors of a bare `Reactor` against their table, over a selector that says what it is told: up to
-//! four at once, and events for those that are gone.
+//! Descriptors of a bare `Reactor` against their table, over a scripted selector: up to four at
+//! once, and events also for descriptors that are gone.
 //!
-//! The clock is the system's. So the model knows a reading as a span. If a deadline lies in it, the
+//! The clock is the system's. So the model knows a reading only as a span. If a deadline lies in it, the
 //! model asks the descriptor.
 
 use std::time::{Duration, Instant};
@@ -121,10 +121,11 @@ struct World {
     /// To be handed out by the next turn.
     released: Vec<usize>,
     timers: Vec<(TimerKey, Instant, usize)>,
-    /// Everything that had come by then has been harvested, and has had its effect.
+    /// Everything that had come by then has been harvested.
     proven: Option<Span>,
+    /// Everything that had come by then has also run.
     settled: Option<Span>,
-    /// What is parked is a number that comes once.
+    /// The last number that was parked. Each is parked once.
     next: usize,
 }
 
@@ -324,7 +325,7 @@ impl World {
         for _ in 0..choices.below(5).saturating_sub(1) {
             let tokens = self.script.borrow().tokens.clone();
             let token = match choices.below(8) {
-                // Of one that may be gone, of a break, and of none.
+                // One that may be gone, a break, or one that was never open.
                 0 => tokens[choices.below(tokens.len().min(256))],
                 1 => Token::BREAK,
                 2 => Token::from(mio::Token(usize::from(choices.byte()) << 40 | 3)),

@@ -1,8 +1,8 @@
 //! A server under `run_in` whose callbacks do random legal things, and clients that do too.
 //!
-//! What must hold: bytes arrive in the order in which they were accepted, and once, each way; a clean
-//! end of file comes after all of them; what is queued stays within its limits; each protocol hears its
-//! end once; and at last nothing is left.
+//! What must hold: bytes arrive in the order in which they were accepted, and once, each way; a
+//! clean end of file comes after all of them; what is queued stays within its limits; each protocol
+//! is told of its end once; and at last nothing is left.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -15,7 +15,7 @@ use netpoller::{
 };
 
 use super::choices::Choices;
-use super::sockets::look;
+use super::sockets::{look, pattern};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const CLIENTS: usize = 4;
@@ -23,11 +23,6 @@ const CLIENTS: usize = 4;
 const STEPS: usize = 64;
 /// Of the virtual clock: what takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(1_000_000);
-
-/// The byte at a position of a stream.
-fn pattern(position: usize) -> u8 {
-    (position ^ (position >> 8) ^ (position >> 16)) as u8
-}
 
 fn piece(from: usize, length: usize) -> Vec<u8> {
     (from..from + length).map(pattern).collect()
@@ -92,11 +87,11 @@ impl World {
             };
             let queued = handle.queued();
             let fits = queued <= self.limits.most_queued && (queued == 0 || !seen.ended.get());
-            self.claim(fits, || format!("{queued} bytes wait for one"));
+            self.claim(fits, || format!("{queued} bytes wait for one connection"));
             in_all += queued;
         }
         let fits = in_all <= self.limits.most_queued_in_all;
-        self.claim(fits, || format!("{in_all} bytes wait for all"));
+        self.claim(fits, || format!("{in_all} bytes wait for all connections"));
     }
 
     fn write_by_handle(&self, seen: &Seen) {
@@ -110,7 +105,7 @@ impl World {
         };
         if written.is_ok() {
             let open = !seen.ended.get() || bytes.is_empty();
-            self.claim(open, || "a closed one takes bytes".to_owned());
+            self.claim(open, || "a closed connection takes bytes".to_owned());
             seen.accepted.set(from + bytes.len());
         }
     }
@@ -237,11 +232,11 @@ impl Protocol for Random {
     fn ended(&mut self, _: CloseReason) {
         let first = !self.seen.ended.replace(true);
         self.world
-            .claim(first, || "it hears its end twice".to_owned());
+            .claim(first, || "`ended` is called twice".to_owned());
     }
 }
 
-/// A client's end.
+/// A client's end of a connection.
 struct Client {
     stream: TcpStream,
     seen: Rc<Seen>,
@@ -331,7 +326,7 @@ pub fn run(bytes: &[u8]) {
         assert_eq!((stats.live(), stats.accepted()), (0, all.len() as u64));
         assert!(
             all.iter().all(|seen| seen.ended.get()),
-            "one has not heard its end"
+            "a protocol was not told of its end"
         );
     });
     world.check();

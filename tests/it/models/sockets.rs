@@ -22,7 +22,7 @@ const BYTES: usize = 8 << 20;
 const LIMIT: Duration = Duration::from_secs(1_000_000);
 
 /// The byte at a position of a stream.
-fn pattern(position: usize) -> u8 {
+pub fn pattern(position: usize) -> u8 {
     (position ^ (position >> 8) ^ (position >> 16)) as u8
 }
 
@@ -56,7 +56,7 @@ struct End {
 }
 
 impl End {
-    fn judge(&self, error: &io::Error, direction: usize, what: &str) {
+    fn check_error(&self, error: &io::Error, direction: usize, what: &str) {
         if error.is_timeout() {
             let soonest = self.soonest[direction].get();
             let soonest = soonest.expect("a timeout, though no deadline was ever set");
@@ -120,11 +120,12 @@ impl End {
                 }
                 way.read.set(from + count);
             }
-            Err(error) => self.judge(&error, 0, "read"),
+            Err(error) => self.check_error(&error, 0, "read"),
         }
     }
 
-    /// One write of the next bytes. Callers hold `writing`, so that the positions are known.
+    /// One write of the next bytes. It starts after the write before it has ended, so that the
+    /// positions are known.
     async fn write(&self, length: usize) {
         if self.out.broken.get() {
             return;
@@ -137,7 +138,7 @@ impl End {
         match self.stream.write_all(&bytes).await {
             Ok(()) => self.out.broken.set(false),
             Err(error) => {
-                self.judge(&error, 1, "write");
+                self.check_error(&error, 1, "write");
                 let written = error.op_error().map_or(0, |error| error.written);
                 assert!(written <= length, "more was written than was given");
                 // A timeout says how much went: the next write goes on there.
@@ -150,12 +151,9 @@ impl End {
     }
 }
 
-/// Whether a close of this end makes the system send a reset: it has bytes that were not read.
+/// Notes a close of this end. The system then sends a reset for bytes that were not read, and for
+/// those that the peer sends from now on.
 fn note_close(end: &End) {
-    if end.incoming.read.get() < end.incoming.offered.get() || end.out.broken.get() {
-        end.reset.set(true);
-    }
-    // Bytes that the peer sends from now on are answered by a reset.
     end.reset.set(true);
     end.closed.set(true);
     end.out.ended.set(true);
@@ -218,7 +216,7 @@ fn set_deadline(end: &End, directions: &[usize], when: Option<Instant>) {
     }
 }
 
-/// A look at the runtime in the midst of everything: all that it tells agrees, and nothing changes.
+/// Reads all figures of the runtime at any moment: they agree, and reading them changes nothing.
 pub fn look(runtime: &Runtime) {
     let (stats, dump) = (runtime.stats(), runtime.dump());
     assert_eq!(runtime.stats(), stats);

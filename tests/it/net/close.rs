@@ -20,17 +20,17 @@ use crate::support::loopback::pair;
 use crate::support::run::run;
 use crate::support::wakers::{Counter, PanicsOnWake};
 
-/// As [`pair`], with little room on the way, so that a test of a full one is soon done.
+/// As [`pair`], with small buffers, which a test soon fills.
 async fn narrow_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    // Accepted sockets inherit it, and the peer hears of it before it sends.
+    // Accepted sockets inherit the size, and the peer knows of it before it sends.
     let narrow = listener.with_fd(|fd| SockRef::from(&fd).set_recv_buffer_size(65_536));
     narrow.unwrap().unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await;
     (client.unwrap(), listener.accept().await.unwrap().0)
 }
 
-/// Writes until the system takes no more, which is not much.
+/// Writes until the system takes no more into a small send buffer. Returns how much it took.
 fn fill(stream: &TcpStream) -> usize {
     stream.set_write_buffer(32_768).unwrap();
     let mut sent = 0;
@@ -201,7 +201,7 @@ fn the_descriptor_is_closed_before_close_returns_and_only_once() {
         });
         yield_now().await;
         client.close().unwrap();
-        // The lowest free number is given out again: only now may it be ours.
+        // The system reuses the lowest free number, so one of these files may get ours.
         let mut others: Vec<_> = (0..64)
             .map(|_| std::fs::File::open("/dev/zero").unwrap())
             .collect();
@@ -393,7 +393,7 @@ fn a_lingering_stream_that_outlives_its_runtime_blocks_no_drop() {
 }
 
 #[test]
-fn by_default_what_was_written_arrives() {
+fn by_default_what_was_written_arrives_after_a_close() {
     run(async {
         let (client, server) = narrow_pair().await;
         assert_eq!(client.linger().unwrap(), None);
@@ -428,7 +428,7 @@ fn a_close_inside_with_fd_waits_until_the_descriptor_is_back() {
 }
 
 #[test]
-fn what_goes_to_std_is_closed_for_the_other_handles_and_works_on_there() {
+fn a_stream_given_to_std_is_closed_for_its_other_handles_and_works_there() {
     run(async {
         let (server, client) = pair().await;
         let other = client.clone();
@@ -463,7 +463,7 @@ fn from_std_outside_a_runtime_says_so() {
 }
 
 #[test]
-fn when_a_runtime_goes_another_runtimes_tasks_find_its_sockets_closed() {
+fn when_a_runtime_is_dropped_tasks_of_another_find_its_sockets_closed() {
     let gone = Runtime::new().unwrap();
     let (stream, _peer) = gone.block_on(async { UnixStream::pair().unwrap() });
     let other = Runtime::new().unwrap();

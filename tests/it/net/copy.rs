@@ -296,7 +296,7 @@ fn what_a_sink_keeps_in_its_buffer_goes_out_while_the_source_is_silent() {
 }
 
 #[test]
-fn a_source_that_never_ends_leaves_others_their_turn() {
+fn a_source_that_is_always_ready_leaves_other_tasks_their_turn() {
     run(async {
         let turns = Rc::new(Cell::new(0));
         let counted = turns.clone();
@@ -344,7 +344,7 @@ fn an_error_of_any_reader_or_writer_passes_through() {
 }
 
 #[test]
-fn a_reader_that_says_more_than_it_was_given_room_for_is_not_believed() {
+fn a_reader_that_claims_more_than_its_buffer_holds_is_not_believed() {
     struct Liar(u32);
     impl Read for Liar {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

@@ -45,7 +45,7 @@ fn a_server_answers_each_sender_with_no_connection_before() {
 }
 
 #[test]
-fn deadlines_work_and_read_as_gos() {
+fn deadlines_expire_and_their_errors_read_as_in_go() {
     let runtime = virtual_runtime();
     runtime.block_on(async {
         let (socket, address) = bound().await;
@@ -100,7 +100,7 @@ fn an_empty_message_is_a_message() {
 }
 
 #[test]
-fn a_connected_socket_hears_its_peer_only_and_can_be_connected_again() {
+fn a_connected_socket_receives_from_its_peer_only_and_can_be_connected_again() {
     run(async {
         let ((client, own), (one, first)) = (bound().await, bound().await);
         let (two, second) = bound().await;
@@ -143,7 +143,7 @@ fn a_connected_socket_survives_connection_refused() {
                 format!("read udp {own}->{address}: read: connection refused")
             );
         }
-        // Once each: then it waits again, and hears.
+        // Each refusal is reported once. Then a receive waits again, and gets the next message.
         let waits = spawn({
             let client = client.clone();
             async move { client.recv(&mut [0; 9]).await }
@@ -213,7 +213,7 @@ fn a_close_ends_parked_receives_and_frees_the_port() {
 }
 
 #[test]
-fn errors_read_as_gos() {
+fn errors_read_as_in_go() {
     run(async {
         let (_taken, address) = bound().await;
         let error = UdpSocket::bind(address).await.unwrap_err();
@@ -232,7 +232,7 @@ fn errors_read_as_gos() {
             error.to_string(),
             format!("write udp {own}->{address}: sendto: message too long")
         );
-        // Neither broke it.
+        // The socket still works.
         socket.send_to(b"x", own).await.unwrap();
         assert_eq!(socket.recv_from(&mut [0]).await.unwrap(), (1, own));
     });
@@ -343,7 +343,7 @@ fn a_socket_comes_from_std_and_goes_back() {
 }
 
 #[test]
-fn a_receive_into_no_room_takes_no_message() {
+fn a_receive_into_an_empty_buffer_takes_no_message_unless_it_asks_for_the_sender() {
     run(async {
         let (ours, own) = bound().await;
         let (theirs, address) = bound().await;
@@ -397,7 +397,8 @@ fn a_mapped_address_is_an_ipv4_address() {
         assert!(bound.unwrap().local_addr().unwrap().is_ipv4());
         let group = "224.0.0.251".parse::<std::net::Ipv4Addr>().unwrap();
         let joined = sender.join_multicast(group.to_ipv6_mapped().into(), 0);
-        // A machine without a route for groups says so; a wrong family it would call otherwise.
+        // A machine without a route for groups reports ENODEV, and for a wrong family another
+        // error.
         if let Err(error) = joined {
             let number = error.op_error().unwrap().raw_os_error();
             assert_eq!(number, Some(libc::ENODEV), "{error}");

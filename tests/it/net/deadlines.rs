@@ -192,7 +192,7 @@ mod invariant_3 {
                 let waiting = time::timeout(3600 * SECOND, read(&server)).await;
                 assert!(waiting.is_err(), "it does not expire");
             }
-            // From the end of time back to here.
+            // From the latest instant back to a near one.
             server
                 .set_read_deadline(Some(time::now() + SECOND))
                 .unwrap();
@@ -245,7 +245,7 @@ mod invariant_4 {
     use super::*;
 
     #[test]
-    fn a_foreign_waker_hears_of_bytes_before_the_deadline() {
+    fn bytes_in_time_win_for_a_foreign_waker_too() {
         let _watchdog = watchdog();
         let runtime = Runtime::new().unwrap();
         a_stall_after_the_bytes_came(&runtime, async |stream| {
@@ -264,7 +264,7 @@ mod invariant_4 {
             .unwrap();
         let reader = runtime.spawn(async move { read(&stream).await });
         runtime.turn(NOW).unwrap();
-        // Thousands of neighbours, most of which still wait for their turn when the bytes have come.
+        // Thousands of other machines, most of which have not run yet when the bytes come.
         let ran = Rc::new(Cell::new(0));
         for _ in 0..5000 {
             let ran = ran.clone();
@@ -283,15 +283,15 @@ mod invariant_4 {
     }
 
     #[test]
-    fn bytes_in_time_win_behind_a_crowd_handed_out_at_once() {
+    fn bytes_in_time_win_behind_many_machines_handed_out_at_once() {
         let _watchdog = watchdog();
-        (1..=4).for_each(a_stall_behind_a_crowd);
+        (1..=4).for_each(a_stall_among_many_machines);
     }
 }
 
 /// One machine stalls the loop, among more machines than one turn runs, after another one has yielded
 /// `yields` times.
-fn a_stall_behind_a_crowd(yields: usize) {
+fn a_stall_among_many_machines(yields: usize) {
     let (selector, script) = scripted();
     let runtime = Runtime::builder().selector(selector).build().unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

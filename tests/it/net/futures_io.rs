@@ -5,8 +5,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_io::{AsyncRead, AsyncWrite};
@@ -17,6 +16,7 @@ use netpoller::{NetError, TcpStream, UnixStream, spawn, time, yield_now};
 use crate::support::loopback::pair;
 use crate::support::run::{run, run_virtual};
 use crate::support::schedule::virtual_runtime;
+use crate::support::wakers::Counter;
 
 fn fill(stream: &TcpStream) -> usize {
     let mut sent = 0;
@@ -24,22 +24,6 @@ fn fill(stream: &TcpStream) -> usize {
         sent += gone;
     }
     sent
-}
-
-/// Counts how often it was woken.
-#[derive(Default)]
-struct Count(AtomicUsize);
-
-impl Count {
-    fn woken(&self) -> usize {
-        self.0.load(Ordering::SeqCst)
-    }
-}
-
-impl Wake for Count {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
 }
 
 fn poll_read(mut stream: &TcpStream, waker: &Waker, into: &mut [u8]) -> Poll<io::Result<usize>> {
@@ -50,16 +34,16 @@ fn poll_write(mut stream: &TcpStream, waker: &Waker, bytes: &[u8]) -> Poll<io::R
     Pin::new(&mut stream).poll_write(&mut Context::from_waker(waker), bytes)
 }
 
-/// Turns, until `waker` was woken.
-async fn until_woken(count: &Count) {
-    while count.woken() == 0 {
+/// Yields until `counter` was woken.
+async fn until_woken(counter: &Counter) {
+    while counter.count() == 0 {
         yield_now().await;
     }
 }
 
 // ---- helpers ----
 
-async fn says_and_hears<S: AsyncRead + AsyncWrite + Unpin>(mut one: S, other: S) {
+async fn exchange_lines<S: AsyncRead + AsyncWrite + Unpin>(mut one: S, other: S) {
     one.write_all(b"one\ntwo\n").await.unwrap();
     one.flush().await.unwrap();
     let mut other = BufReader::new(other);
@@ -86,13 +70,13 @@ async fn says_and_hears<S: AsyncRead + AsyncWrite + Unpin>(mut one: S, other: S)
 fn helpers_work_on_streams_and_on_references_to_them() {
     run(async {
         let (other, one) = pair().await;
-        says_and_hears(one, other).await;
+        exchange_lines(one, other).await;
         let (other, one) = pair().await;
-        says_and_hears(&one, &other).await;
+        exchange_lines(&one, &other).await;
         let (one, other) = UnixStream::pair().unwrap();
-        says_and_hears(one, other).await;
+        exchange_lines(one, other).await;
         let (one, other) = UnixStream::pair().unwrap();
-        says_and_hears(&one, &other).await;
+        exchange_lines(&one, &other).await;
     });
 }
 
@@ -137,13 +121,13 @@ fn vectored_reads_and_writes_fill_one_buffer_after_the_other() {
 fn the_last_poll_wins_and_the_earlier_waker_is_dropped() {
     run(async {
         let (server, client) = pair().await;
-        let (first, second) = (Arc::new(Count::default()), Arc::new(Count::default()));
+        let (first, second) = (Arc::new(Counter::default()), Arc::new(Counter::default()));
         assert!(poll_read(&server, &first.clone().into(), &mut [0]).is_pending());
         assert!(poll_read(&server, &second.clone().into(), &mut [0]).is_pending());
         assert_eq!(Arc::strong_count(&first), 1, "its waker is kept");
         client.write_all(b"x").await.unwrap();
         until_woken(&second).await;
-        assert_eq!(first.woken(), 0);
+        assert_eq!(first.count(), 0);
         let waker = second.clone().into();
         assert!(matches!(
             poll_read(&server, &waker, &mut [0]),
@@ -159,13 +143,13 @@ fn a_polling_reader_and_writer_are_woken_separately() {
     run(async {
         let (server, client) = pair().await;
         fill(&client);
-        let (reader, writer) = (Arc::new(Count::default()), Arc::new(Count::default()));
+        let (reader, writer) = (Arc::new(Counter::default()), Arc::new(Counter::default()));
         assert!(poll_read(&client, &reader.clone().into(), &mut [0]).is_pending());
         assert!(poll_write(&client, &writer.clone().into(), b"x").is_pending());
         server.write_all(b"y").await.unwrap();
         until_woken(&reader).await;
-        assert_eq!(writer.woken(), 0);
-        while writer.woken() == 0 {
+        assert_eq!(writer.count(), 0);
+        while writer.count() == 0 {
             server.read_with(|_| ()).await.unwrap();
         }
     });
@@ -300,7 +284,7 @@ fn an_operation_takes_over_from_a_polled_read_which_then_waits_its_turn() {
 fn read_with_takes_over_from_a_polled_read_too() {
     run(async {
         let (server, client) = pair().await;
-        let gone = Arc::new(Count::default());
+        let gone = Arc::new(Counter::default());
         // Nothing is known to be ready when `read_with` comes: it parks without a try.
         assert!(poll_read(&server, &gone.clone().into(), &mut [0]).is_pending());
         let polled = spawn({
@@ -353,7 +337,7 @@ fn an_operation_that_is_given_up_gives_the_slot_back_to_the_polled_read() {
 fn a_polled_read_that_is_given_up_holds_up_nothing() {
     run(async {
         let (server, client) = pair().await;
-        let gone = Arc::new(Count::default());
+        let gone = Arc::new(Counter::default());
         assert!(poll_read(&server, &gone.clone().into(), &mut [0]).is_pending());
         let reader = spawn({
             let server = server.clone();
@@ -361,7 +345,7 @@ fn a_polled_read_that_is_given_up_holds_up_nothing() {
         });
         yield_now().await;
         yield_now().await;
-        assert_eq!(gone.woken(), 1, "it lost its place and must hear of it");
+        assert_eq!(gone.count(), 1, "it lost its slot and must be woken");
         assert_eq!(Arc::strong_count(&gone), 1, "its waker is kept");
         client.write_all(b"abc").await.unwrap();
         assert_eq!(reader.await.unwrap(), 3);
@@ -497,13 +481,13 @@ fn what_a_polled_write_wrote_arrives_without_a_flush() {
 
 #[test]
 fn the_waker_of_a_poll_that_yields_after_the_close_goes_with_the_stream() {
-    let count = Arc::new(Count::default());
+    let count = Arc::new(Counter::default());
     run(async {
         let (stream, _peer) = pair().await;
         stream.close().unwrap();
         let waker = count.clone().into();
         while poll_read(&stream, &waker, &mut [0]).is_ready() {}
-        assert_eq!(count.woken(), 1, "the budget is used up");
+        assert_eq!(count.count(), 1, "the budget is used up");
         drop((stream, waker));
         assert_eq!(Arc::strong_count(&count), 1);
     });

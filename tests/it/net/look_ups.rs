@@ -1,4 +1,4 @@
-//! Look-ups: on threads of their own, for as long as they are wanted.
+//! Look-ups: they run on other threads, and a dial waits no longer than it wants to.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -119,7 +119,7 @@ fn a_look_up_holds_up_neither_the_loop_nor_its_end() {
 }
 
 #[test]
-fn jobs_of_the_user_that_look_names_up_in_a_runtime_of_their_own_all_come_to_their_end() {
+fn jobs_that_look_names_up_in_runtimes_of_their_own_all_end() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -162,7 +162,8 @@ fn a_look_up_that_is_given_up_before_it_begins_is_not_made() {
                 io::ErrorKind::ConnectionRefused
             );
         }
-        // The pool works in the order of asking: what comes back now was asked for later.
+        // The pool runs look-ups in order: once this one has returned, an earlier one would have
+        // run.
         last.dial("after.test:1").await.unwrap_err();
     });
     let begun = begun.lock().unwrap().clone();

@@ -134,7 +134,7 @@ fn buffers_are_set_and_bounded_by_the_system() {
             udp.set_write_buffer(set).unwrap();
             assert!(udp.read_buffer().unwrap() >= size.min(set));
         }
-        // A gibibyte each is more than it gives; and 16 KiB came out as about that.
+        // The system gives at most a gibibyte, and for 16 KiB about as much.
         assert!(client.read_buffer().unwrap() <= 1 << 30);
         client.set_read_buffer(16_384).unwrap();
         assert!(client.read_buffer().unwrap() <= 2 * 16_384);
@@ -145,11 +145,11 @@ fn buffers_are_set_and_bounded_by_the_system() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn more_than_the_system_can_count_is_the_most_and_not_nothing() {
+fn a_value_too_large_for_the_system_becomes_its_largest_and_not_zero() {
     run(async {
         let (_server, client) = pair().await;
         for seconds in [Duration::from_secs(1 << 32), Duration::MAX] {
-            // Cut down to its lower half it would be zero: a RST.
+            // Its lower 32 bits may be zero, which would be a RST.
             client.set_linger(Some(seconds)).unwrap();
             let most = Duration::from_secs(i32::MAX as u64);
             assert_eq!(client.linger().unwrap(), Some(most));

@@ -48,7 +48,7 @@ fn the_deadlines_are_those_of_streams() {
         assert_eq!(error.to_string(), "read file: i/o timeout");
         assert!(time::now() >= soon);
 
-        // The past expires although data waits, and a later deadline lifts that.
+        // It stays expired although data waits, until it is cleared.
         writer.write_all(b"x").await.unwrap();
         assert!(reader.read(&mut [0; 8]).await.unwrap_err().is_timeout());
         assert!(reader.try_read(&mut [0; 8]).unwrap_err().is_timeout());
@@ -111,7 +111,7 @@ fn a_writer_that_waits_is_woken_when_the_last_reader_goes() {
 }
 
 #[test]
-fn a_regular_file_a_directory_and_a_device_without_readiness_are_refused_in_a_sentence() {
+fn a_regular_file_a_directory_and_a_device_without_readiness_are_refused_with_the_reason() {
     run(async {
         let path = std::env::temp_dir().join(format!("netpoller-pipe-{}", std::process::id()));
         let file = File::create(&path).unwrap();
@@ -171,7 +171,7 @@ fn once<R>(operation: impl Future<Output = R>) -> Poll<R> {
 }
 
 #[test]
-fn what_read_with_calls_may_read_from_the_same_pipe() {
+fn the_closure_of_read_with_may_read_from_the_same_pipe() {
     run(async {
         let (reader, writer) = Pipe::pair().unwrap();
         writer.write_all(b"first").await.unwrap();
@@ -186,7 +186,7 @@ fn what_read_with_calls_may_read_from_the_same_pipe() {
 }
 
 #[test]
-fn what_read_with_calls_may_panic_and_the_pipe_is_read_on() {
+fn the_closure_of_read_with_may_panic_and_the_pipe_can_be_read_again() {
     run(async {
         let (reader, writer) = Pipe::pair().unwrap();
         writer.write_all(b"first").await.unwrap();
@@ -315,7 +315,7 @@ fn empty_buffers_wait_for_nothing() {
 }
 
 #[test]
-fn the_traits_of_futures_io_and_copy_take_it() {
+fn a_pipe_works_with_the_traits_of_futures_io_and_with_copy() {
     run(async {
         let (mut reader, mut writer) = Pipe::pair().unwrap();
         let (mut far_reader, mut far_writer) = Pipe::pair().unwrap();
@@ -337,7 +337,7 @@ fn the_traits_of_futures_io_and_copy_take_it() {
 }
 
 #[test]
-fn a_call_of_ones_own_parks_after_would_block() {
+fn a_call_of_the_user_parks_after_would_block() {
     run(async {
         let (reader, writer) = Pipe::pair().unwrap();
         let read = |fd: std::os::fd::BorrowedFd<'_>| {

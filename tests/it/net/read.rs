@@ -86,7 +86,7 @@ fn a_peer_that_closed_gives_its_data_first_and_then_the_end_for_ever() {
 }
 
 #[test]
-fn a_parked_read_with_tells_of_a_reset_and_of_no_end_of_file() {
+fn a_parked_read_with_reports_a_reset_and_no_end_of_file() {
     run(async {
         let (server, client) = pair().await;
         let reader = server.clone();

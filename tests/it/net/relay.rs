@@ -224,7 +224,7 @@ fn a_relay_lingers_for_a_sink_that_takes_little_at_a_time() {
         client.set_read_buffer(64 << 10).unwrap();
         let answering = spawn(async move { server.write_all(&vec![7; 4 << 20]).await });
         let relay = spawn(async move { Relay::new().linger(SECOND).run(&a, &b).await });
-        // Less in a second than the sink's buffer has to have free before it is ready.
+        // Reads less in a second than must be free in the sink's buffer before it is writable.
         let mut buffer = vec![0; 32 << 10];
         let mut read = 0;
         while let Ok(got @ 1..) = client.read(&mut buffer).await {
@@ -238,7 +238,7 @@ fn a_relay_lingers_for_a_sink_that_takes_little_at_a_time() {
 }
 
 #[test]
-fn a_relay_that_lingers_in_vain_for_its_sink_says_so() {
+fn a_relay_that_lingers_in_vain_for_its_sink_reports_a_timeout() {
     run_virtual(async {
         let (a, client) = pair().await;
         let (server, b) = pair().await;
@@ -253,13 +253,13 @@ fn a_relay_that_lingers_in_vain_for_its_sink_says_so() {
     });
 }
 
-/// Always has something to say, always listens, and counts what it hears.
+/// Is always readable and writable, and counts what is written to it.
 #[derive(Default)]
-struct Chatterbox {
-    heard: Rc<Cell<usize>>,
+struct AlwaysReady {
+    written: Rc<Cell<usize>>,
 }
 
-impl AsyncRead for Chatterbox {
+impl AsyncRead for AlwaysReady {
     fn poll_read(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
@@ -269,13 +269,13 @@ impl AsyncRead for Chatterbox {
     }
 }
 
-impl AsyncWrite for Chatterbox {
+impl AsyncWrite for AlwaysReady {
     fn poll_write(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.heard.set(self.heard.get() + bytes.len());
+        self.written.set(self.written.get() + bytes.len());
         Poll::Ready(Ok(bytes.len()))
     }
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -289,14 +289,14 @@ impl AsyncWrite for Chatterbox {
 #[test]
 fn neither_direction_of_a_relay_starves_the_other() {
     run(async {
-        let (mut a, mut b) = (Chatterbox::default(), Chatterbox::default());
-        let heard = [a.heard.clone(), b.heard.clone()];
+        let (mut a, mut b) = (AlwaysReady::default(), AlwaysReady::default());
+        let written = [a.written.clone(), b.written.clone()];
         let relay = spawn(async move { net::copy_bidirectional(&mut a, &mut b).await });
-        while heard.iter().map(|heard| heard.get()).sum::<usize>() < 64 << 20 {
+        while written.iter().map(|written| written.get()).sum::<usize>() < 64 << 20 {
             netpoller::yield_now().await;
         }
-        for heard in heard {
-            assert!(heard.get() > 24 << 20, "{} of 64 MiB", heard.get());
+        for written in written {
+            assert!(written.get() > 24 << 20, "{} of 64 MiB", written.get());
         }
         relay.abort();
     });

@@ -217,7 +217,7 @@ fn an_address_can_be_given_in_many_ways() {
 }
 
 #[test]
-fn a_path_of_a_unix_socket_is_no_address_also_where_it_has_no_name() {
+fn a_path_of_a_unix_socket_is_no_tcp_address_even_if_it_is_empty() {
     run(async {
         for path in ["", "@abstract", "/tmp/socket"] {
             let addr = Addr::Path(path.into());

@@ -86,8 +86,8 @@ fn after_its_runtime_has_gone_a_source_is_closed() {
     );
 }
 
-/// Linux reports the going of a pipe's reader as EPOLLERR, and of its writer as EPOLLHUP, with
-/// nothing beside it.
+/// Linux reports that a pipe's reader has gone as EPOLLERR, and that its writer has as EPOLLHUP,
+/// with no other event.
 #[test]
 fn a_write_to_a_full_pipe_ends_when_its_reader_goes() {
     run(async {

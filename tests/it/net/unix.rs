@@ -4,38 +4,17 @@ use std::io;
 #[cfg(target_os = "linux")]
 use std::os::fd::AsRawFd;
 use std::os::unix::net as std_unix;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::Path;
 use std::time::Duration;
 
-use netpoller::{NetError, UnixDatagram, UnixListener, UnixStream, spawn, time, yield_now};
+use netpoller::{
+    NetError, Runtime, UnixDatagram, UnixListener, UnixStream, spawn, time, yield_now,
+};
 
-use crate::support::run::run;
+use crate::support::hooked::with_room_for;
+use crate::support::run::{run, run_in};
 use crate::support::schedule::virtual_runtime;
-
-/// A path of its own; what is there is removed in the end.
-struct TempPath(PathBuf);
-
-impl TempPath {
-    fn new() -> TempPath {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("np-{}-{count}", std::process::id());
-        TempPath(std::env::temp_dir().join(name))
-    }
-}
-
-impl AsRef<Path> for TempPath {
-    fn as_ref(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for TempPath {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
+use crate::support::temp_path::TempPath;
 
 async fn dialled(listener: &UnixListener, path: impl AsRef<Path>) -> (UnixStream, UnixStream) {
     let client = UnixStream::connect(path).await.unwrap();
@@ -110,7 +89,7 @@ fn addresses_are_stds_and_errors_name_both_ends_after_close() {
 }
 
 #[test]
-fn dial_and_listen_errors_read_as_gos() {
+fn dial_and_listen_errors_read_as_in_go() {
     run(async {
         let temp = TempPath::new();
         let path = temp.0.display();
@@ -382,7 +361,7 @@ fn bind_to_the_last_byte(socket: &socket2::Socket) -> TempPath {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_peer_with_the_longest_of_names_is_accepted_and_heard_as_one_without() {
+fn a_peer_with_the_longest_possible_path_is_accepted_and_received_from_as_unnamed() {
     use socket2::{Domain, SockAddr, Socket, Type};
     run(async {
         let temp = TempPath::new();
@@ -477,7 +456,8 @@ fn a_datagram_sender_waits_for_a_full_receiver() {
         }
         sender.await.unwrap();
 
-        // Without a connection too: its own messages, once received, make room that it hears of.
+        // Without a connection too: each of its messages makes room when it is received, and the
+        // sender is woken.
         let temp = TempPath::new();
         let receiver = UnixDatagram::bind(&temp).await.unwrap();
         let path = temp.0.clone();
@@ -541,7 +521,7 @@ fn the_peer_is_what_the_system_says_and_not_the_path_as_dialled() {
 }
 
 #[test]
-fn a_receive_into_no_room_takes_no_message() {
+fn a_receive_into_an_empty_buffer_takes_no_message() {
     run(async {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         assert_eq!(ours.recv(&mut []).await.unwrap(), 0);
@@ -585,4 +565,24 @@ fn a_dial_to_a_listener_whose_queue_is_full_fails_and_gives_out_no_socket() {
         drop(socket.accept().unwrap());
         UnixStream::connect(&temp).await.unwrap();
     });
+}
+
+#[test]
+fn a_bind_that_fails_late_leaves_no_path_in_the_way_of_the_next() {
+    let (ours, theirs) = (TempPath::new(), TempPath::new());
+    let path = &ours;
+    let runtime = Runtime::builder().selector(with_room_for(0));
+    run_in(&runtime.build().unwrap(), async {
+        let error = UnixListener::bind(path).await.unwrap_err();
+        assert!(error.to_string().contains("epoll_ctl"), "{error}");
+        assert!(!path.0.exists());
+        assert!(UnixDatagram::bind(path).await.is_err());
+        assert!(!path.0.exists());
+        // A path that is another's stays.
+        let _theirs = std_unix::UnixListener::bind(&theirs).unwrap();
+        assert!(UnixListener::bind(&theirs).await.is_err());
+        assert!(UnixStream::connect(&theirs).await.is_err());
+        assert!(theirs.0.exists());
+    });
+    run(async { drop(UnixListener::bind(path).await.unwrap()) });
 }

@@ -34,7 +34,7 @@ async fn beside_always_ready(other: impl Future<Output = ()>) {
 }
 
 #[test]
-fn a_polled_write_proceeds_without_budget() {
+fn polled_operations_proceed_without_budget() {
     run(async {
         let (mut ours, mut theirs) = UnixStream::pair().unwrap();
         beside_always_ready(async {
@@ -100,8 +100,8 @@ fn an_operation_that_is_ready_or_refused_proceeds() {
 fn operations_that_never_wait_let_the_other_tasks_run() {
     run(async {
         let (mut ours, _theirs) = UnixStream::pair().unwrap();
-        let neighbour = netpoller::spawn(async {});
-        while !neighbour.is_finished() {
+        let other = netpoller::spawn(async {});
+        while !other.is_finished() {
             assert_eq!(AsyncReadExt::read(&mut ours, &mut []).await.unwrap(), 0);
             assert_eq!(AsyncWriteExt::write(&mut ours, &[]).await.unwrap(), 0);
         }

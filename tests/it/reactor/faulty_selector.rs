@@ -1,8 +1,8 @@
 //! Echo services over a selector full of faults: as tasks, as connections, and as machines of one's
 //! own on a bare reactor. Every byte comes back, nothing that was served times out, and nothing is left.
 //!
-//! A failure prints its seed; `SEED=n cargo test --test it faulty_selector` repeats it, and `SEEDS=2000`
-//! asks for so many.
+//! A failure prints its seed; `SEED=n cargo test --test it faulty_selector` repeats it, and
+//! `SEEDS=2000` sets how many are run.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -68,7 +68,8 @@ async fn client(address: std::net::SocketAddr, mut random: Random) {
             stream.set_deadline(Some(time::now() + LIMIT)).unwrap();
         }
         match random.below(3) {
-            // Every way to part: the slot is free for the next, while events are still held back.
+            // Every way to close: the key is free for the next descriptor, while events are still
+            // held back.
             0 => stream.abort().unwrap(),
             1 => drop(stream),
             _ => {
@@ -113,7 +114,7 @@ fn tasks_echo_every_byte_over_a_faulty_selector() {
 }
 
 #[test]
-fn a_deadline_passes_over_a_faulty_selector_to_the_tick() {
+fn a_deadline_expires_at_its_very_tick_over_a_faulty_selector() {
     let _watchdog = watchdog();
     with_seeds(SEEDS / 3, |seed| {
         let runtime = scheduled(seed).build().unwrap();
@@ -342,8 +343,8 @@ fn machines_on_a_bare_reactor_echo_every_byte_over_a_faulty_selector() {
             connections: Vec::new(),
         };
         let mut listener = MioListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let door = event_loop.reactor.open(&mut listener).unwrap();
-        assert_eq!(door.park(Direction::Read, LISTENER), Park::Parked);
+        let listening = event_loop.reactor.open(&mut listener).unwrap();
+        assert_eq!(listening.park(Direction::Read, LISTENER), Park::Parked);
         let mut clients = 3;
         for _ in 0..clients {
             let socket = MioStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -367,8 +368,8 @@ fn machines_on_a_bare_reactor_echo_every_byte_over_a_faulty_selector() {
                     clients -= 1;
                     event_loop.add(socket, Echo::default());
                 }
-                door.drained(Direction::Read);
-                assert_eq!(door.park(Direction::Read, LISTENER), Park::Parked);
+                listening.drained(Direction::Read);
+                assert_eq!(listening.park(Direction::Read, LISTENER), Park::Parked);
             }
         }
         assert_eq!(event_loop.reactor.descriptors(), 1, "the listener's");

@@ -38,7 +38,7 @@ mod invariant_9 {
             time::sleep(Duration::from_millis(5)).await;
             let before = counts.netpolls();
             time::sleep(Duration::from_millis(300)).await;
-            // One that sleeps, and a second look before anything expires; no more.
+            // One call sleeps, and one polls again before anything expires.
             let calls = counts.netpolls() - before;
             assert!(calls <= 4, "{calls} calls in a sleep");
         });

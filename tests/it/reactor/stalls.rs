@@ -1,4 +1,4 @@
-//! Invariants 3 and 4 on the bare reactor, turn by turn, on a selector that says what it is told.
+//! Invariants 3 and 4 on the bare reactor, turn by turn, on a scripted selector.
 
 use std::cell::Cell;
 use std::future::pending;
@@ -86,11 +86,7 @@ mod invariant_4 {
             NOTHING,
             "the deadline passed after the last harvest"
         );
-        assert_eq!(
-            bench.turn(others()),
-            [1],
-            "what came with that has had its turn"
-        );
+        assert_eq!(bench.turn(others()), [1], "what came with that has run");
     }
 
     #[test]
@@ -178,9 +174,9 @@ mod invariant_4 {
     }
 
     #[test]
-    fn of_a_crowd_that_becomes_ready_in_one_stall_none_expires() {
+    fn of_many_that_become_ready_in_one_stall_none_expires() {
         let _watchdog = watchdog();
-        const CROWD: usize = 18_000;
+        const MANY: usize = 18_000;
         const LIMIT: Duration = Duration::from_secs(1);
         // The clock moves by a tick with each machine that runs, and by the stall.
         let start = Instant::now();
@@ -191,7 +187,7 @@ mod invariant_4 {
         let runtime = builder.selector(selector).build().unwrap();
         let (late, moved) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
         runtime.block_on(async {
-            for _ in 0..CROWD {
+            for _ in 0..MANY {
                 let source = Source::new(Nothing).unwrap();
                 let (late, moved, passed) = (late.clone(), moved.clone(), passed.clone());
                 source.set_deadline(ForRead, Some(start + LIMIT)).unwrap();
@@ -223,7 +219,7 @@ mod invariant_4 {
             script.borrow_mut().next.push_back((said, Harvest::Partial));
         }
         while runtime.turn(NOW).unwrap().more {}
-        assert_eq!(moved.get(), CROWD);
+        assert_eq!(moved.get(), MANY);
         assert_eq!(
             late.get(),
             0,
@@ -232,7 +228,7 @@ mod invariant_4 {
     }
 }
 
-/// A turn waits in vain until the deadline, and then looks again. Returns what is handed back.
+/// A turn waits in vain until the deadline, and then polls again. Returns what is handed back.
 fn waits_then_finds(bench: &Bench, second: Vec<(Vec<Event>, Harvest)>) -> Vec<usize> {
     let mut script = bench.script.borrow_mut();
     script.stalls.push_back(STALL);
@@ -253,7 +249,7 @@ mod invariant_3 {
         let bench = bench();
         let give_up = Instant::now() + Duration::from_secs(5);
         while bench.descriptor.check(ForRead).is_ok() {
-            assert!(Instant::now() < give_up, "spared for ever");
+            assert!(Instant::now() < give_up, "it never expires");
             // Every turn brings bytes, which are read to the last.
             for _ in bench.turn(harvest(bench.token, Readiness::READ)) {
                 if bench.descriptor.check(ForRead).is_ok() {
@@ -307,7 +303,7 @@ mod invariant_3 {
     }
 
     #[test]
-    fn a_deadline_moved_between_its_firing_and_its_waiters_run_is_moved() {
+    fn a_deadline_that_fires_and_is_moved_before_its_waiter_runs_is_no_timeout() {
         let bench = bench();
         stall(STALL);
         assert_eq!(bench.quiet(), [1]);
@@ -320,7 +316,7 @@ mod invariant_3 {
     }
 
     #[test]
-    fn now_expires_at_once_though_the_loops_time_is_old() {
+    fn a_deadline_of_now_expires_at_once_although_the_loops_reading_is_old() {
         let bench = bench();
         stall(STALL);
         bench.descriptor.set_deadline(ForRead, Some(Instant::now()));

@@ -1,4 +1,4 @@
-//! The bare reactor, on the system's selector and on one that says what it is told.
+//! The bare reactor, on the system's selector and on a scripted one.
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
@@ -77,7 +77,8 @@ mod invariant_1 {
             assert_eq!(reactor.turn(None, &mut Vec::new()).unwrap().machines, 0);
         }
         assert_eq!(descriptor.park(ForRead, 1), Park::Ready(1));
-        // It is used up: parked for the next, after another attempt, as poll(2) must have it.
+        // That used the readiness up, so the next waiter parks. (poll(2) needs another attempt
+        // before.)
         assert_eq!(ours.read(&mut [0; 8]).unwrap(), 1);
         assert!(would_block(&mut ours));
         assert_eq!(descriptor.park(ForRead, 2), Park::Parked);
@@ -110,7 +111,7 @@ mod invariant_2 {
     use super::*;
 
     #[test]
-    fn an_event_for_an_earlier_owner_of_the_slot_changes_nothing() {
+    fn an_event_for_an_earlier_owner_of_the_key_changes_nothing() {
         let (selector, script) = scripted();
         let reactor = Reactor::with(selector);
         let first = reactor.open(&mut Nothing).unwrap();
@@ -154,7 +155,7 @@ mod invariant_2 {
     }
 
     #[test]
-    fn a_deadline_of_an_earlier_owner_of_the_slot_changes_nothing() {
+    fn a_deadline_of_an_earlier_owner_of_the_key_changes_nothing() {
         let _watchdog = watchdog();
         let reactor = Reactor::new().unwrap();
         let (mut ours, descriptor, _theirs) = open(&reactor);
@@ -216,7 +217,7 @@ mod invariant_5 {
     use super::*;
 
     #[test]
-    fn closing_through_one_handle_closes_all_and_frees_the_slot_once() {
+    fn closing_through_one_handle_closes_all_and_frees_the_key_once() {
         let reactor = Reactor::new().unwrap();
         let (mut ours, descriptor, _theirs) = open(&reactor);
         let others = [descriptor.clone(), descriptor.clone()];
@@ -224,7 +225,7 @@ mod invariant_5 {
         assert_eq!(reactor.descriptors(), 1);
         reactor.close(descriptor, &mut ours).unwrap();
         assert_eq!(reactor.descriptors(), 0);
-        // Another takes the slot; what the old handles do must not touch it.
+        // Another takes the key; what the old handles do must not touch it.
         let (_ours, newer, _theirs) = open(&reactor);
         others[1].evict();
         drop(others);
@@ -235,7 +236,7 @@ mod invariant_5 {
 }
 
 #[test]
-fn dropping_the_last_handle_frees_the_slot_and_hands_back_the_waiters() {
+fn dropping_the_last_handle_frees_the_key_and_hands_back_the_waiters() {
     let reactor = Reactor::new().unwrap();
     let (_ours, descriptor, _theirs) = open(&reactor);
     descriptor.set_deadline(ForRead, Some(Instant::now() + Duration::from_secs(60)));
@@ -348,7 +349,7 @@ mod invariant_11 {
         };
         assert!(matches!(descriptor.park(ForRead, make()), Park::Parked));
         assert!(matches!(descriptor.park(ForWrite, make()), Park::Parked));
-        // Given up; the first drop evicts the other, and turns it out.
+        // The drop of the first evicts the descriptor, and a turn hands the other out.
         drop(descriptor.unpark(ForRead));
         assert_eq!(*dropped.borrow(), 2);
         assert!(matches!(descriptor.park(ForRead, make()), Park::Closed(_)));
@@ -356,7 +357,7 @@ mod invariant_11 {
     }
 
     #[test]
-    fn a_reactor_may_be_dropped_with_such_ws_parked() {
+    fn a_reactor_may_be_dropped_while_ws_that_use_it_are_parked() {
         let (selector, script) = scripted();
         let reactor: Reactor<Parting> = Reactor::with(selector);
         let descriptor = reactor.open(&mut Nothing).unwrap();
@@ -375,7 +376,7 @@ mod invariant_11 {
     }
 }
 
-/// Evicts its descriptor when it is dropped, with its reactor perhaps.
+/// Evicts its descriptor when it is dropped, perhaps together with its reactor.
 struct Parting(Descriptor<Parting>);
 
 impl Drop for Parting {

@@ -83,13 +83,13 @@ fn deadlines_and_readiness_are_shown_as_they_are() {
 }
 
 #[test]
-fn a_look_that_panics_loses_no_waiter() {
+fn a_closure_of_for_each_that_panics_loses_no_waiter() {
     let reactor: Reactor<String> = Reactor::new().unwrap();
     let (mut ours, _theirs) = UnixStream::pair().unwrap();
     let descriptor = reactor.open(&mut ours).unwrap();
     park(&descriptor, Direction::Read, "reader");
-    let look = || reactor.for_each(|shown| shown.parked(|_, w| panic!("a look at {w}")));
-    assert!(catch_unwind(AssertUnwindSafe(look)).is_err());
+    let visit = || reactor.for_each(|shown| shown.parked(|_, w| panic!("at {w}")));
+    assert!(catch_unwind(AssertUnwindSafe(visit)).is_err());
     let w = descriptor.unpark(Direction::Read);
     assert_eq!(w.as_deref(), Some("reader"));
     reactor.close(descriptor, &mut ours).unwrap();

@@ -34,7 +34,7 @@ fn tokens_can_be_used_from_any_thread() {
 }
 
 #[test]
-fn errors_read_as_go_s() {
+fn errors_read_as_in_go() {
     assert_eq!(Canceled.to_string(), "context canceled");
     assert_eq!(DeadlineExceeded.to_string(), "context deadline exceeded");
     let kind = |error| std::io::Error::from(error).kind();
@@ -52,7 +52,11 @@ fn cancel_ends_the_scope_and_all_below_it_and_nothing_above() {
     assert_eq!(leaf.err(), Some(Canceled));
     assert_eq!(middle.err(), Some(Canceled));
     assert_eq!((root.err(), sibling.err()), (None, None));
-    assert_eq!(middle.child().err(), Some(Canceled), "born ended");
+    assert_eq!(
+        middle.child().err(),
+        Some(Canceled),
+        "a child of an ended scope has ended"
+    );
     root.cancel();
     assert_eq!(sibling.err(), Some(Canceled));
 }
@@ -305,10 +309,10 @@ fn waiting_leaves_no_timer_behind() {
     assert_eq!((stats.timers, stats.waiters, stats.tasks), (0, 0, 0));
 }
 
-/// A waker that uses the token whenever it is touched: under a lock that would never end.
-struct Meddler(CancelToken, AtomicUsize);
+/// A waker that uses the token when it is woken. Under a lock, that would be a deadlock.
+struct UsesToken(CancelToken, AtomicUsize);
 
-impl Wake for Meddler {
+impl Wake for UsesToken {
     fn wake(self: Arc<Self>) {
         assert_eq!(
             self.0.err(),
@@ -325,14 +329,14 @@ impl Wake for Meddler {
 fn wakers_are_woken_with_no_lock_held_and_the_whole_tree_ended() {
     let root = CancelToken::new();
     let leaf = root.child().child();
-    let meddler = Arc::new(Meddler(leaf.clone(), AtomicUsize::new(0)));
-    let waker = Waker::from(meddler.clone());
+    let waking = Arc::new(UsesToken(leaf.clone(), AtomicUsize::new(0)));
+    let waker = Waker::from(waking.clone());
     let mut cx = Context::from_waker(&waker);
     let (mut above, mut below) = (pin!(root.canceled()), pin!(leaf.canceled()));
     assert!(above.as_mut().poll(&mut cx).is_pending());
     assert!(below.as_mut().poll(&mut cx).is_pending());
     root.cancel();
-    assert_eq!(meddler.1.load(Ordering::Relaxed), 2);
+    assert_eq!(waking.1.load(Ordering::Relaxed), 2);
     assert!(above.as_mut().poll(&mut cx).is_ready());
 }
 

@@ -309,7 +309,7 @@ fn what_is_alike_is_one_group_with_its_count_and_names_are_escaped() {
 }
 
 #[test]
-fn a_dump_of_nothing_says_so_and_one_of_15_000_tasks_has_them_all() {
+fn a_dump_of_an_empty_runtime_lists_nothing_and_one_of_15_000_tasks_has_them_all() {
     let runtime = Runtime::new().unwrap();
     let nothing = runtime.dump();
     assert_eq!(
@@ -520,7 +520,7 @@ fn the_connection_that_has_been_quiet_for_longest_comes_first() {
         }
         runtime.block_on(async { time::sleep(HOUR).await });
     }
-    // The first has said something since.
+    // The first has sent something since.
     io::Write::write_all(&mut &clients[0], b"hi").unwrap();
     let echoed = |client: &StdStream| {
         client.set_nonblocking(true).unwrap();
@@ -639,7 +639,7 @@ fn a_machine_spawned_during_a_dump_is_not_shown_as_foreign() {
     let asked = thread::spawn(move || handle.dump(HOUR));
     // The question ends this turn, in which the first portion is made.
     runtime.turn(None).unwrap();
-    // The first's slot was visited already; the new timer's was not.
+    // The first task's index was visited already; the new timer's was not.
     first.abort();
     drop(runtime.spawn(async { time::sleep(HOUR).await }));
     while !asked.is_finished() {
@@ -650,7 +650,7 @@ fn a_machine_spawned_during_a_dump_is_not_shown_as_foreign() {
     assert_eq!(all(&dump, "kind", "foreign").len(), 0);
 }
 
-/// That the loop is held, and by what.
+/// Asserts that the loop is held. Returns what holds it.
 fn holder(dump: &Dump) -> Value {
     let dump = parsed(dump);
     assert_eq!(dump["loop"], "held", "{dump}");

@@ -193,7 +193,7 @@ mod turn_for {
     }
 
     #[test]
-    fn a_budget_bounds_the_machines_of_a_frame_beside_a_crowd_that_never_rests() {
+    fn a_budget_bounds_the_machines_of_a_frame_beside_machines_that_never_rest() {
         let runtime = Runtime::new().unwrap();
         busy(&runtime, 100);
         let turn = runtime.turn_for(5 * A_WHILE).unwrap();
@@ -209,7 +209,7 @@ mod turn_for {
     }
 
     #[test]
-    fn a_budget_of_zero_looks_and_runs_and_never_waits() {
+    fn a_budget_of_zero_polls_and_runs_and_never_waits() {
         let runtime = Runtime::new().unwrap();
         let start = Instant::now();
         assert_eq!(runtime.turn_for(NOW).unwrap().machines, 0);

@@ -1,16 +1,16 @@
 //! The end of a runtime: whatever waits for it is told, and nothing keeps it alive.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::{Future, pending};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use netpoller::{CancelToken, JoinHandle, Runtime, UnixStream, spawn, spawn_blocking, time};
 
+use crate::support::wakers::{polled_at_once, waits_at_once};
 use crate::support::watchdog::watchdog;
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
@@ -18,41 +18,13 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 // ---- an executor that polls while it is woken ----
 
-type Task = Pin<Box<dyn Future<Output = ()>>>;
-
-thread_local! {
-    static TASK: RefCell<Option<Task>> = const { RefCell::new(None) };
-}
-
-struct PollsAtOnce;
-
-impl Wake for PollsAtOnce {
-    fn wake(self: Arc<Self>) {
-        poll_it();
-    }
-}
-
-fn poll_it() {
-    let Some(mut task) = TASK.take() else {
-        return;
-    };
-    let waker = Waker::from(Arc::new(PollsAtOnce));
-    let polled = task.as_mut().poll(&mut Context::from_waker(&waker));
-    if polled.is_pending() {
-        TASK.set(Some(task));
-    }
-}
-
 /// Whether the task has come to an end, if only by a panic, when the runtime is gone.
-fn ends_with_the_runtime(make: impl FnOnce() -> Task) -> bool {
+fn ends_with_the_runtime(make: impl FnOnce() -> Pin<Box<dyn Future<Output = ()>>>) -> bool {
     let runtime = Runtime::new().unwrap();
-    runtime.block_on(async {
-        TASK.set(Some(make()));
-        poll_it();
-    });
-    assert!(TASK.with_borrow(Option::is_some), "it does not wait");
+    runtime.block_on(async { polled_at_once(make()) });
+    assert!(waits_at_once(), "it does not wait");
     drop(runtime);
-    TASK.take().is_none()
+    !waits_at_once()
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Invariant 7: what is always ready yields, with the very waker it was polled with; the loop looks
-//! at the selector after a bounded number of machines; many timers are spread over turns.
+//! Invariant 7: what is always ready yields, with the very waker it was polled with; the loop polls
+//! the selector after a bounded number of machines; many timers are spread over turns.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending};
@@ -55,7 +55,7 @@ mod invariant_7 {
     use super::*;
 
     #[test]
-    fn a_read_with_that_is_always_ready_yields_to_its_neighbours() {
+    fn a_read_with_that_is_always_ready_yields_to_the_others() {
         let _watchdog = watchdog();
         let runtime = Runtime::new().unwrap();
         let (stream, peer) = plain_pair(&runtime);
@@ -63,7 +63,7 @@ mod invariant_7 {
         let flood = FloodingPeer::new(peer);
         runtime.block_on(async {
             let reader = spawn(async move { while stream.read_with(<[u8]>::len).await.is_ok() {} });
-            // Both a neighbour that is runnable and one that waits for the clock.
+            // The root as one that is runnable, and as one that waits for the clock.
             for _ in 0..200 {
                 yield_now().await;
             }
@@ -306,7 +306,7 @@ mod invariant_7 {
     }
 }
 
-/// One byte on its way to each, and a future that never waits for more.
+/// An operation that never has to wait: one byte has come, and stays.
 async fn always(stream: &TcpStream, what: &str) -> std::io::Result<()> {
     match what {
         "readable" => stream.readable().await,

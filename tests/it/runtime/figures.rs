@@ -262,7 +262,7 @@ mod observe {
     }
 
     #[test]
-    fn a_clock_that_jumps_is_never_late() {
+    fn a_virtual_clock_is_never_late() {
         let _watchdog = watchdog();
         let runtime = virtual_runtime();
         runtime.block_on(async {

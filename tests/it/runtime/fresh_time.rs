@@ -1,19 +1,22 @@
-//! A deadline counts from the moment at which it is set, however old the loop's reading is; the past is
-//! past; and whatever enters the runtime from outside begins with a fresh reading.
+//! A deadline counts from the moment at which it is set, however old the loop's reading is; a time
+//! in the past has passed; and whatever enters the runtime from outside begins with a fresh
+//! reading.
 
 use std::cell::Cell;
 use std::future::{Future, pending};
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream as PlainStream;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use netpoller::{CancelToken, NetError, Runtime, UnixStream, time};
+use netpoller::{CancelToken, NetError, Runtime, time};
 
 use crate::support::hand_clock::{Hand, by_hand};
+use crate::support::loopback::plain_unix_pair;
+use crate::support::on_drop::OnDrop;
+use crate::support::run::turns;
 use crate::support::scripted_protocol::Script;
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
@@ -21,17 +24,7 @@ const STALL: Duration = Duration::from_millis(600);
 const WAIT: Duration = Duration::from_millis(300);
 const TICK: Duration = Duration::from_millis(1);
 
-fn turns(runtime: &Runtime) {
-    while runtime.turn(NOW).unwrap().more {}
-}
-
-fn pair() -> (UnixStream, PlainStream) {
-    let (ours, theirs) = PlainStream::pair().unwrap();
-    ours.set_nonblocking(true).unwrap();
-    (UnixStream::from_std(ours).unwrap(), theirs)
-}
-
-/// Runs `waits` behind a neighbour that holds up the loop in the same batch: it must take all of
+/// Runs `waits` behind a task that holds up the loop in the same batch: it must take all of
 /// [`WAIT`], counted from when it began.
 fn takes_its_time_behind_a_stall<F: Future + 'static>(waits: impl FnOnce() -> F + 'static) {
     let (runtime, hand) = by_hand();
@@ -53,7 +46,7 @@ fn takes_its_time_behind_a_stall<F: Future + 'static>(waits: impl FnOnce() -> F 
 #[test]
 fn a_read_deadline_set_behind_a_stall_is_not_early() {
     takes_its_time_behind_a_stall(|| async {
-        let (ours, _theirs) = pair();
+        let (ours, _theirs) = plain_unix_pair();
         ours.set_read_deadline(Some(time::now() + WAIT)).unwrap();
         assert!(ours.read(&mut [0; 8]).await.unwrap_err().is_timeout());
     });
@@ -120,7 +113,7 @@ fn an_idle_timeout_counts_from_the_answer_behind_a_stall() {
 #[test]
 fn the_first_poll_of_block_on_finds_the_time_fresh() {
     let (runtime, hand) = by_hand();
-    let (ours, _theirs) = runtime.block_on(async { pair() });
+    let (ours, _theirs) = runtime.block_on(async { plain_unix_pair() });
     hand.pass(STALL);
     let now = hand.now();
     runtime.block_on(async {
@@ -129,15 +122,6 @@ fn the_first_poll_of_block_on_finds_the_time_fresh() {
         let tried = ours.try_read(&mut [0; 8]).unwrap_err();
         assert_eq!(tried.kind(), std::io::ErrorKind::WouldBlock);
     });
-}
-
-/// Calls its closure when it is dropped.
-struct OnDrop<F: FnMut()>(F);
-
-impl<F: FnMut()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
 }
 
 #[test]
@@ -166,7 +150,7 @@ fn what_is_aborted_between_turns_or_goes_with_its_runtime_finds_the_time_fresh()
 fn a_passed_deadline_expires_however_old_the_loops_reading_is() {
     let (runtime, hand) = by_hand();
     runtime.block_on(async {
-        let (ours, mut theirs) = pair();
+        let (ours, mut theirs) = plain_unix_pair();
         theirs.write_all(b"waits").unwrap();
         let soon = time::now() + WAIT;
         // Set before and after it has passed: the same instant.
@@ -201,7 +185,7 @@ fn a_sleep_that_moves_to_another_runtime_ends_there_by_its_own_deadline() {
     });
     let sleeping = second.spawn(kept.unwrap());
     turns(&second);
-    // It has left the first: with the first's next turn.
+    // It leaves the first with the first's next turn.
     turns(&first);
     assert_eq!((first.stats().timers, second.stats().timers), (0, 1));
     drop(first);

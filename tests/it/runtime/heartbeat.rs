@@ -92,7 +92,8 @@ fn each_reset_gives_the_next_interval() {
         ];
         let mut intervals = Vec::new();
         for (nth, reset) in resets.into_iter().enumerate() {
-            // "None" is no reset at all in the original; the last three say both are the same.
+            // The last three rounds: no reset, a reset by `None`, no reset. The interval stays the
+            // same.
             if nth < 4 || nth == 5 {
                 heartbeat.reset(reset);
             }
@@ -190,7 +191,7 @@ fn neither_side_pings_while_the_other_s_bytes_arrive() {
             server.write_all(b"data").await.unwrap();
         }
         assert_eq!(pings.get(), 0);
-        // They do, once it is quiet; and each one's ping spares the other one.
+        // Once it is quiet they do ping, and each side's ping delays the other's.
         time::sleep(10 * SECOND).await;
         assert!((9..=20).contains(&pings.get()), "{}", pings.get());
         client.close().unwrap();
@@ -221,7 +222,7 @@ fn moving_it_later_runs_no_task_and_moving_it_earlier_does() {
 }
 
 #[test]
-fn a_payload_of_one_s_own_goes_out_whole_and_flushed() {
+fn a_payload_of_the_user_goes_out_whole_and_flushed() {
     run_virtual(async {
         let recorder = Recorder {
             at_once: 3,
@@ -255,7 +256,7 @@ fn a_turn_that_takes_longer_than_the_interval_does_not_send_a_ping_for_each() {
         stall(30 * MILLISECOND);
         let mut pings = [0; 1024];
         let heard = client.read(&mut pings).await.unwrap();
-        // One, as a rule; a machine that stalls once more may owe another.
+        // Usually one. If the computer stalls again, there may be another.
         assert!(heard <= 4 * 4, "{} pings", heard / 4);
     });
 }

@@ -141,7 +141,7 @@ mod nested {
 
     use super::*;
 
-    /// The host's own poll: a mio one, as any other; whether the runtime was reported.
+    /// The host's own `mio::Poll`. `wait` returns whether it reported the runtime.
     struct Host {
         poll: mio::Poll,
         events: mio::Events,

@@ -1,5 +1,5 @@
-//! Invariant 4 in a runtime: bytes came in time, then the loop stalled past a deadline. Whatever reads
-//! them, or hears of them, moves the deadline before it expires.
+//! Invariant 4 in a runtime: bytes came in time, then the loop stalled past a deadline. Whatever
+//! reads them, or is told of them, moves the deadline before it expires.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -12,22 +12,14 @@ use std::time::{Duration, Instant};
 use netpoller::{Runtime, UnixStream, yield_now};
 
 use crate::support::hand_clock::{Hand, by_hand};
+use crate::support::loopback::plain_unix_pair;
+use crate::support::run::turns;
 use crate::support::wakers::each;
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 const DEADLINE: Duration = Duration::from_millis(400);
 const STALL: Duration = Duration::from_millis(600);
 const FAR: Duration = Duration::from_secs(3600);
-
-fn pair() -> (UnixStream, PlainStream) {
-    let (ours, theirs) = PlainStream::pair().unwrap();
-    ours.set_nonblocking(true).unwrap();
-    (UnixStream::from_std(ours).unwrap(), theirs)
-}
-
-fn turns(runtime: &Runtime) {
-    while runtime.turn(NOW).unwrap().more {}
-}
 
 /// Bytes for all of these come, and then the loop stalls.
 fn send_and_stall(peers: &mut [PlainStream], hand: &Hand) {
@@ -72,7 +64,7 @@ mod invariant_4 {
         let mut reads = Vec::new();
         runtime.block_on(async {
             for _ in 0..MANY {
-                let (stream, peer) = pair();
+                let (stream, peer) = plain_unix_pair();
                 peers.push(peer);
                 stream.set_read_deadline(Some(until)).unwrap();
                 reads.push(async move {
@@ -98,7 +90,8 @@ mod invariant_4 {
     ) -> bool {
         let (runtime, hand) = by_hand();
         let until: Instant = hand.now() + DEADLINE;
-        let ((other, _peer), (read, peer)) = runtime.block_on(async { (pair(), pair()) });
+        let ((other, _peer), (read, peer)) =
+            runtime.block_on(async { (plain_unix_pair(), plain_unix_pair()) });
         other.set_read_deadline(Some(until)).unwrap();
         let waiting = other.clone();
         let waiter = runtime.spawn(async move { waiting.read(&mut [0; 8]).await.is_err() });
@@ -155,12 +148,13 @@ mod invariant_4 {
     }
 
     #[test]
-    fn a_deadline_that_ten_tasks_later_is_moved_does_not_expire() {
+    fn a_deadline_that_the_last_of_ten_tasks_moves_does_not_expire() {
         assert!(!passed_on(10, in_a_task, 0));
     }
 
     #[test]
-    fn a_deadline_that_ten_tasks_later_is_moved_does_not_expire_beside_machines_that_never_rest() {
+    fn a_deadline_that_the_last_of_ten_tasks_moves_does_not_expire_beside_machines_that_never_rest()
+    {
         for beside in [1, 100, 2000] {
             assert!(!passed_on(10, in_a_task, beside), "beside {beside}");
         }

@@ -11,13 +11,14 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
 use netpoller::{JoinHandle, NetError, Runtime, TcpListener, TcpStream, spawn, time, yield_now};
 
-use crate::support::wakers::Counter;
+use crate::support::on_drop::OnDrop;
+use crate::support::wakers::{Counter, polled_at_once, waits_at_once};
 use crate::support::watchdog::watchdog;
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
@@ -28,15 +29,6 @@ fn connection(runtime: &Runtime) -> (TcpStream, std::net::TcpStream) {
     let address = listener.local_addr().unwrap();
     let ours = runtime.block_on(TcpStream::connect(address)).unwrap();
     (ours, listener.accept().unwrap().0)
-}
-
-/// Runs something when it is dropped.
-struct OnDrop<F: FnMut()>(F);
-
-impl<F: FnMut()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
 }
 
 mod invariant_13 {
@@ -217,7 +209,7 @@ fn a_runtime_dropped_inside_anothers_turn_keeps_its_last_spawns_to_itself() {
 }
 
 #[test]
-fn a_task_aborted_from_outside_or_inside_anothers_turn_ends_at_home() {
+fn a_task_aborted_from_outside_or_inside_anothers_turn_ends_in_its_own_runtime() {
     let _watchdog = watchdog();
     let (ours, theirs) = (Runtime::new().unwrap(), Runtime::new().unwrap());
     let wishes = Rc::new(Cell::new(0));
@@ -337,7 +329,7 @@ fn a_sleep_may_move_to_another_runtime_before_and_after_it_was_polled() {
 }
 
 #[test]
-fn a_future_of_ours_waits_on_an_executor_that_is_not() {
+fn a_future_of_ours_waits_on_a_foreign_executor() {
     let _watchdog = watchdog();
     let runtime = Runtime::new().unwrap();
     let (stream, peer) = connection(&runtime);
@@ -384,7 +376,7 @@ thread_local! {
     static TASK: RefCell<Option<JoinHandle<()>>> = const { RefCell::new(None) };
 }
 
-/// Whichever thread-local is made first is dropped last: both ways round.
+/// The thread-local that is made first is dropped last: the stream, or the runtime.
 fn at_the_threads_end(stream_first: bool) {
     let (tell, told) = channel::<()>();
     let thread = thread::spawn(move || {
@@ -417,39 +409,15 @@ fn a_runtime_and_its_stream_may_live_in_thread_locals() {
     at_the_threads_end(false);
 }
 
-/// An executor of one task, which polls the task in `wake`.
-struct PollsAtOnce;
-
-thread_local! {
-    static SLEEPER: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>> = const { RefCell::new(None) };
-}
-
-impl Wake for PollsAtOnce {
-    fn wake(self: Arc<Self>) {
-        let Some(mut task) = SLEEPER.take() else {
-            return;
-        };
-        let waker = Waker::from(self);
-        if task
-            .as_mut()
-            .poll(&mut Context::from_waker(&waker))
-            .is_pending()
-        {
-            SLEEPER.set(Some(task));
-        }
-    }
-}
-
 /// Sleeps in an executor that polls in `wake`, while `drop_it` drops the runtime that it sleeps in.
 fn a_sleep_ends_when_its_runtime_goes(drop_it: fn(Rc<Runtime>)) {
     let runtime = Rc::new(Runtime::new().unwrap());
     runtime.block_on(async {
-        SLEEPER.set(Some(Box::pin(time::sleep(Duration::from_secs(3600)))));
-        Arc::new(PollsAtOnce).wake();
+        polled_at_once(Box::pin(time::sleep(Duration::from_secs(3600))));
     });
     // Outside a runtime the poll of a sleep panics: in `wake`, where it is caught.
     drop_it(runtime);
-    assert!(SLEEPER.take().is_none(), "it waits for ever");
+    assert!(!waits_at_once(), "it waits for ever");
 }
 
 #[test]

@@ -133,7 +133,7 @@ mod invariant_10 {
     #[test]
     fn a_panic_stays_in_its_task_and_reaches_its_join() {
         let runtime = Runtime::new().unwrap();
-        let neighbour = runtime.spawn(async {
+        let other = runtime.spawn(async {
             for _ in 0..10 {
                 yield_now().await;
             }
@@ -145,7 +145,7 @@ mod invariant_10 {
             assert!(error.is_panic());
             assert_eq!(error.to_string(), "task panicked: a bad day");
             assert_eq!(panic_text(error.into_panic()), "a bad day");
-            assert_eq!(neighbour.await.unwrap(), "well");
+            assert_eq!(other.await.unwrap(), "well");
         });
     }
 
@@ -192,11 +192,11 @@ impl Drop for Bomb {
 }
 
 #[test]
-fn a_waker_that_panics_takes_nothing_with_it() {
+fn a_waker_that_panics_ends_no_other_machine() {
     let _watchdog = watchdog();
     let runtime = Runtime::new().unwrap();
     let panicking = Waker::from(Arc::new(wakers::PanicsOnWake));
-    // Two ways in which the loop wakes a foreign waker, and a neighbour in the same batch.
+    // Two ways in which the loop wakes a foreign waker, and another task in the same batch.
     let mut joined = Box::pin(runtime.spawn(async {}));
     let mut sleep = Box::pin(runtime.block_on(async { time::sleep(Duration::ZERO) }));
     sleep
@@ -209,8 +209,8 @@ fn a_waker_that_panics_takes_nothing_with_it() {
         time::sleep(Duration::from_millis(60)).await;
         assert!(spawn(async { true }).await.unwrap());
     });
-    let neighbour = runtime.spawn(async { 7 });
-    assert_eq!(runtime.block_on(neighbour).unwrap(), 7);
+    let other = runtime.spawn(async { 7 });
+    assert_eq!(runtime.block_on(other).unwrap(), 7);
 }
 
 #[test]
@@ -301,7 +301,7 @@ fn a_break_that_a_signal_interrupted_is_made_again() {
     let handle = runtime.handle();
     let (tell, told) = channel();
     thread::spawn(move || handle.spawn(move || async move { tell.send(()).unwrap() }));
-    // For ever, if the break was lost.
+    // This would wait for ever if the break were lost.
     while told.try_recv().is_err() {
         runtime.turn(None).unwrap();
     }
@@ -319,7 +319,7 @@ fn what_was_sent_when_the_break_failed_waits_for_the_next_turn_and_no_longer() {
     assert_eq!(runtime.next_timeout(), Some(Duration::ZERO));
     runtime.turn(Some(Duration::ZERO)).unwrap();
     assert_eq!(told.try_recv(), Ok(()));
-    // It failed for that one alone.
+    // After a break that failed, the next wake breaks again.
     counts.failures.lock().unwrap().push(ErrorKind::OutOfMemory);
     handle.wake();
     handle.wake();

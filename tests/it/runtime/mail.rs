@@ -49,7 +49,7 @@ impl Ball {
 }
 
 #[test]
-fn wakes_from_several_threads_are_all_heard_however_they_meet_the_loop() {
+fn wakes_from_several_threads_all_arrive_whatever_the_loop_is_doing() {
     const THROWS: usize = 10_000;
     let _watchdog = watchdog();
     Runtime::new().unwrap().block_on(async {
@@ -133,7 +133,7 @@ fn a_break_that_panics_silences_no_later_wake() {
     let (handle, first) = (runtime.handle(), runtime.handle());
     let breaks = thread::spawn(move || first.wake());
     drop(breaks.join());
-    // The panic left the mail to be looked at: this turn does not wait.
+    // The panic left the mail as it was, so this turn does not wait.
     runtime.turn(None).unwrap();
     let wakes = thread::spawn(move || handle.wake());
     runtime.turn(None).unwrap();

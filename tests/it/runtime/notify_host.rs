@@ -162,7 +162,7 @@ fn a_host_that_turns_by_itself_is_not_called_for_most_of_what_comes_meanwhile() 
         }
         theirs
     });
-    // It is in its turn for all this time, but for a moment each.
+    // The host is inside a turn nearly all the time.
     while !read.is_finished() {
         host.runtime.turn(None).unwrap();
     }
@@ -201,7 +201,7 @@ mod between_turns {
         assert!(start.elapsed() >= A_WHILE);
         assert!(
             turns <= 2,
-            "the socket may be told writable, then the deadline: {turns}"
+            "the socket may be reported writable, then the deadline: {turns}"
         );
     }
 
@@ -347,7 +347,7 @@ mod bad_callbacks {
     }
 
     #[test]
-    fn one_that_calls_back_through_the_handle_is_heard_in_the_next_turn() {
+    fn what_one_sends_through_the_handle_runs_in_the_next_turn() {
         let _watchdog = watchdog();
         let runtime = Runtime::new().unwrap();
         let (call, calls): (Sender<()>, _) = channel();

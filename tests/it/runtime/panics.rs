@@ -1,4 +1,4 @@
-//! What a panic brings stays where it happened, also if its payload panics when it is dropped.
+//! A panic harms only what has panicked, also if its payload panics when it is dropped.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
@@ -94,12 +94,12 @@ fn wait_with_panicking_waker(future: Pin<&mut impl Future>) {
 }
 
 /// A runtime with a task that is always runnable, and how often that has run.
-struct Neighbourhood {
+struct BusyRuntime {
     runtime: Runtime,
     runs: Rc<Cell<usize>>,
 }
 
-impl Neighbourhood {
+impl BusyRuntime {
     fn new() -> Self {
         let runtime = Runtime::new().unwrap();
         let runs = Rc::new(Cell::new(0));
@@ -111,23 +111,23 @@ impl Neighbourhood {
             }
         }));
         runtime.turn(NOW).unwrap();
-        Neighbourhood { runtime, runs }
+        BusyRuntime { runtime, runs }
     }
 
-    /// Turns. Neither the host nor the neighbour may notice anything.
+    /// Turns. Neither the host nor the busy task may notice a panic.
     fn goes_on(&self) {
         for _ in 0..5 {
             let before = self.runs.get();
             let turned = catch_unwind(AssertUnwindSafe(|| self.runtime.turn(NOW)));
             assert!(turned.is_ok(), "the panic came out of the turn");
-            assert!(self.runs.get() > before, "the neighbour did not run");
+            assert!(self.runs.get() > before, "the busy task did not run");
         }
     }
 }
 
 #[test]
 fn an_abort_drops_its_task_whatever_the_destructor_does() {
-    let Neighbourhood { runtime, .. } = &Neighbourhood::new();
+    let BusyRuntime { runtime, .. } = &BusyRuntime::new();
     let holds = || {
         let holds = PanicsOnDrop;
         async move {
@@ -146,7 +146,7 @@ fn an_abort_drops_its_task_whatever_the_destructor_does() {
 
 #[test]
 fn a_run_given_up_with_a_waker_that_panics_aborts_its_task() {
-    let all = Neighbourhood::new();
+    let all = BusyRuntime::new();
     let handle = all.runtime.handle();
     let running = handle.run(|| async { pending::<()>().await });
     drop_with_panicking_waker(Box::pin(running), || {
@@ -154,7 +154,7 @@ fn a_run_given_up_with_a_waker_that_panics_aborts_its_task() {
         assert_eq!(
             all.runtime.stats().tasks,
             3,
-            "the neighbour, the task and what watches it"
+            "the busy task, the task and what watches it"
         );
     });
     all.goes_on();
@@ -186,7 +186,7 @@ fn a_destructor_that_panics_ends_its_task_by_a_panic() {
 
 #[test]
 fn a_task_that_panics_harms_no_other() {
-    let all = Neighbourhood::new();
+    let all = BusyRuntime::new();
     drop(all.runtime.spawn(async { panic_any(Bomb) }));
     let joined = all.runtime.spawn(async { panic_any(Bomb) });
     let unread = all.runtime.spawn(async { panic_any(Bomb) });
@@ -200,14 +200,14 @@ fn a_task_that_panics_harms_no_other() {
 
 #[test]
 fn an_output_without_a_handle_may_panic_when_dropped() {
-    let all = Neighbourhood::new();
+    let all = BusyRuntime::new();
     drop(all.runtime.spawn(async { PanicsOnDrop }));
     all.goes_on();
 }
 
 #[test]
 fn an_output_may_panic_when_its_handle_goes_with_its_task() {
-    let all = Neighbourhood::new();
+    let all = BusyRuntime::new();
     let own: Rc<RefCell<Option<JoinHandle<PanicsOnDrop>>>> = Rc::default();
     let mut holds = Some(own.clone());
     let task = all.runtime.spawn(poll_fn(move |_| {
@@ -218,12 +218,12 @@ fn an_output_may_panic_when_its_handle_goes_with_its_task() {
     *own.borrow_mut() = Some(task);
     drop(own);
     all.goes_on();
-    assert_eq!(all.runtime.stats().tasks, 1, "not the neighbour alone");
+    assert_eq!(all.runtime.stats().tasks, 1, "the busy task is not alone");
 }
 
 #[test]
 fn wakers_that_panic_harm_no_other_task() {
-    let all = Neighbourhood::new();
+    let all = BusyRuntime::new();
     let (ours, theirs) = all.runtime.block_on(async { UnixStream::pair().unwrap() });
     let mut buffer = [0; 8];
     let mut read = Box::pin(ours.read(&mut buffer));
@@ -249,7 +249,7 @@ fn wakers_that_panic_harm_no_other_task() {
 
 #[test]
 fn a_blocking_job_may_panic_and_its_thread_goes_on() {
-    let all = Neighbourhood::new();
+    let all = BusyRuntime::new();
     all.runtime.block_on(async {
         drop(spawn_blocking(|| PanicsOnDrop));
         let job = spawn_blocking(|| -> () { panic_any(Bomb) });
@@ -262,7 +262,7 @@ fn a_blocking_job_may_panic_and_its_thread_goes_on() {
 
 #[test]
 fn a_closure_sent_through_a_handle_may_panic() {
-    let all = Neighbourhood::new();
+    let all = BusyRuntime::new();
     all.runtime.handle().spawn(|| {
         panic_any(Bomb);
         #[allow(unreachable_code)]
@@ -273,7 +273,7 @@ fn a_closure_sent_through_a_handle_may_panic() {
 
 #[test]
 fn a_task_that_waits_for_one_that_panics_is_told() {
-    let all = Neighbourhood::new();
+    let all = BusyRuntime::new();
     let parent = all.runtime.spawn(async {
         let child = spawn(async { panic_any(Bomb) });
         child.await.unwrap_err().is_panic()
@@ -283,7 +283,7 @@ fn a_task_that_waits_for_one_that_panics_is_told() {
 }
 
 #[test]
-fn a_selector_that_panics_takes_no_waiter_along() {
+fn a_selector_that_panics_loses_no_waiter() {
     let panics = Rc::new(Cell::new(false));
     let told = panics.clone();
     let selector = hooked(move |system, wait, events| {
@@ -306,7 +306,7 @@ fn a_selector_that_panics_takes_no_waiter_along() {
 }
 
 #[test]
-fn a_clock_that_panics_takes_no_waiter_along() {
+fn a_clock_that_panics_loses_no_waiter() {
     let _watchdog = watchdog();
     let left = Rc::new(Cell::new(u32::MAX));
     let told = left.clone();
@@ -320,7 +320,7 @@ fn a_clock_that_panics_takes_no_waiter_along() {
     });
     let runtime = runtime.build().unwrap();
     let (ours, theirs) = runtime.block_on(async { UnixStream::pair().unwrap() });
-    // Whichever reading of a turn it is.
+    // At each of the readings of a turn.
     for readings in 0..6 {
         let reading = ours.clone();
         let task = runtime.spawn(async move { reading.read(&mut [0]).await.unwrap() });
@@ -330,7 +330,7 @@ fn a_clock_that_panics_takes_no_waiter_along() {
         left.set(readings);
         let turned = catch_unwind(AssertUnwindSafe(|| runtime.turn(NOW)));
         left.set(u32::MAX);
-        assert!(turned.is_err() || readings > 1, "it was not told in time");
+        assert!(turned.is_err() || readings > 1, "the clock did not panic");
         if !task.is_finished() {
             runtime.turn(None).unwrap();
         }

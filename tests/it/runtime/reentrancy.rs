@@ -179,7 +179,7 @@ mod invariant_11 {
     }
 
     #[test]
-    fn a_runtime_may_be_dropped_with_such_wakers_everywhere() {
+    fn a_runtime_may_be_dropped_while_wakers_that_use_it_are_parked() {
         let _watchdog = watchdog();
         let runtime = Runtime::new().unwrap();
         let (kept, before) = runtime.block_on(async {
@@ -217,11 +217,11 @@ mod invariant_11 {
     }
 
     #[test]
-    fn what_waits_hears_of_a_close_by_the_clone_of_its_own_waker() {
+    fn an_operation_learns_of_a_close_that_cloning_its_own_waker_makes() {
         Runtime::new().unwrap().block_on(async {
             let pair = || UnixStream::pair().unwrap();
             let (ours, _theirs) = pair();
-            assert!(hears_of_the_close(&ours, ours.read(&mut [0; 8])), "a read");
+            assert!(learns_of_the_close(&ours, ours.read(&mut [0; 8])), "a read");
 
             let (ours, _theirs) = pair();
             let mut buffer = [0; 8];
@@ -229,18 +229,18 @@ mod invariant_11 {
             let mut cx = Context::from_waker(Waker::noop());
             assert!(first.as_mut().poll(&mut cx).is_pending());
             assert!(
-                hears_of_the_close(&ours, ours.read(&mut [0; 8])),
+                learns_of_the_close(&ours, ours.read(&mut [0; 8])),
                 "a queued read"
             );
 
             let (ours, _theirs) = pair();
-            assert!(hears_of_the_close(&ours, ours.hung_up()), "hung_up");
+            assert!(learns_of_the_close(&ours, ours.hung_up()), "hung_up");
 
             let (ours, _theirs) = pair();
             let mut buffer = [0; 8];
             let mut polled = ours.clone();
             let poll = AsyncReadExt::read(&mut polled, &mut buffer);
-            assert!(hears_of_the_close(&ours, poll), "a polled read");
+            assert!(learns_of_the_close(&ours, poll), "a polled read");
         });
     }
 
@@ -285,7 +285,7 @@ static CLOSING: RawWakerVTable = RawWakerVTable::new(
 );
 
 /// Polls with a waker whose clone closes `stream`. Whether it is ready, or was woken and is ready then.
-fn hears_of_the_close(stream: &UnixStream, future: impl Future) -> bool {
+fn learns_of_the_close(stream: &UnixStream, future: impl Future) -> bool {
     // SAFETY: there is no data, and the functions of the vtable look at none.
     let waker = unsafe { Waker::from_raw(RawWaker::new(ptr::null(), &CLOSING)) };
     let mut future = std::pin::pin!(future);

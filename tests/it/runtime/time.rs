@@ -1,4 +1,4 @@
-//! Sleeping, timeouts and intervals, on the real clock and on one that jumps.
+//! Sleeping, timeouts and intervals, on the real clock and on a virtual one.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending};
@@ -25,7 +25,7 @@ use crate::support::watchdog::watchdog;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Polls once, with the waker that says nothing.
+/// Polls once, with a waker that does nothing.
 fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
@@ -62,7 +62,7 @@ fn a_relative_sleep_counts_from_now_and_not_from_the_turns_reading() {
 }
 
 #[test]
-fn nine_seconds_pass_in_milliseconds_and_to_the_tick() {
+fn nine_virtual_seconds_pass_soon_and_exactly() {
     let _watchdog = watchdog();
     let real = Instant::now();
     virtual_runtime().block_on(async {
@@ -227,7 +227,7 @@ fn signals_that_keep_coming_do_not_stop_time() {
 }
 
 #[test]
-fn a_host_may_send_a_virtual_clock_to_the_end_of_time() {
+fn a_host_may_wait_for_any_duration_on_a_virtual_clock() {
     let runtime = virtual_runtime();
     for wait in [
         3600 * SECOND,
@@ -372,7 +372,7 @@ fn the_last_move_of_a_sleep_counts_wherever_the_moves_come_from() {
 /// What overflows an instant, a tick, or the selector's milliseconds in 32 bits, and what is just
 /// short of that: each means "much later", to whatever takes a duration.
 #[test]
-fn a_duration_without_measure_is_neither_over_nor_a_panic_wherever_it_is_given() {
+fn a_huge_duration_is_neither_over_at_once_nor_a_panic_wherever_it_is_given() {
     let _watchdog = watchdog();
     let millis = Duration::from_millis;
     for far in [

@@ -46,8 +46,9 @@ async fn echo_once() -> io::Result<()> {
     echo.await.expect("it does not panic")
 }
 
-/// Holds the file to the format: begins and ends nest, no time goes back, an arrow that begins ends once at
-/// most. Gives the arrows that end: the slices that are open where each begins, and where it ends.
+/// Checks the format of the file: begins and ends nest, no time goes back, an arrow that begins
+/// ends once at most. Returns the arrows that end: the slices that are open where each begins, and
+/// where it ends.
 fn checked(json: &str) -> Vec<[Vec<String>; 2]> {
     let file: Value = serde_json::from_str(json).expect("it is JSON");
     let (mut open, mut now) = (Vec::new(), 0.0);
@@ -169,7 +170,8 @@ fn a_wake_says_by_which_machine_or_that_another_thread_made_it() {
 }
 
 #[test]
-fn a_run_says_what_machine_it_is_also_under_a_strange_name_and_nothing_of_another_in_its_slot() {
+fn a_run_says_what_machine_it_is_also_by_a_strange_name_and_nothing_of_an_earlier_one_at_its_index()
+{
     let runtime = traced(1 << 20);
     let named = netpoller::spawn_named::<std::future::Ready<()>>;
     let (first, second) = runtime.block_on(async {
@@ -177,7 +179,7 @@ fn a_run_says_what_machine_it_is_also_under_a_strange_name_and_nothing_of_anothe
             .await
             .unwrap();
         let first = last(&runtime);
-        // It takes the slot of the first.
+        // It takes the index of the first.
         spawn(async {}).await.unwrap();
         (first, last(&runtime))
     });
@@ -287,9 +289,9 @@ fn with_a_virtual_clock_only_the_wait_takes_time() {
     let runtime = Runtime::builder().virtual_clock().trace(1 << 20);
     let runtime = runtime.build().unwrap();
     runtime.block_on(async {
-        let neighbour = spawn(async { yield_now().await });
+        let other = spawn(async { yield_now().await });
         time::sleep(60 * MINUTE).await;
-        neighbour.await.unwrap();
+        other.await.unwrap();
     });
     let records = last_of(&runtime, 120 * MINUTE).records;
     assert!(records.is_sorted_by_key(|record| record.at));

@@ -13,14 +13,11 @@ use std::time::Duration;
 use netpoller::{Runtime, TcpListener, UnixDatagram, UnixStream, spawn, time, yield_now};
 
 use crate::support::hand_clock::by_hand;
+use crate::support::run::turns;
 use crate::support::watchdog::watchdog;
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 const MANY: usize = 400;
-
-fn turns(runtime: &Runtime) {
-    while runtime.turn(NOW).unwrap().more {}
-}
 
 type Waits = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -75,10 +72,10 @@ fn a_task_runs_once_for_all_sockets_that_become_ready_in_a_turn() {
     assert_eq!(runs.get() - before, 1);
 }
 
-/// The turn leaves something to hand out, and says so.
+/// Asserts that a turn leaves something to hand out, and says so.
 fn says_more(runtime: &Runtime) {
     let turn = runtime.turn(NOW).unwrap();
-    assert_eq!(runtime.next_timeout(), NOW, "this is about such a turn");
+    assert_eq!(runtime.next_timeout(), NOW, "nothing is left to hand out");
     assert!(turn.more, "{turn:?}");
 }
 

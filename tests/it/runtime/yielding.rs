@@ -28,7 +28,7 @@ async fn yields_in_its_turn<T>(always_ready: impl AsyncFn() -> T) {
         }
         always_ready().await;
     }
-    panic!("no other task had a turn");
+    panic!("no other task ran");
 }
 
 #[test]
@@ -188,11 +188,11 @@ async fn ends_beside_always_ready<T>(end: impl Future<Output = T>) -> T {
         }
         yield_now().await;
     }
-    panic!("it never came about");
+    panic!("it never ended");
 }
 
 #[test]
-fn what_is_over_comes_about_beside_a_future_that_is_always_ready() {
+fn what_has_ended_or_passed_is_reported_beside_a_future_that_is_always_ready() {
     run(async {
         let token = CancelToken::new();
         let late = token.with_deadline(time::now());

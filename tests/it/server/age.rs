@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use netpoller::{CloseReason, Conn, Drain, Protocol, Server, spawn, time};
 
+use crate::support::bytes::read_all;
 use crate::support::running::SECOND;
-use crate::support::scripted_protocol::{dial, read_all, serving, serving_in_real_time};
+use crate::support::scripted_protocol::{dial, serving, serving_in_real_time};
 use crate::support::stall::stall;
 
 /// Says good-bye, and notes why it ended.
@@ -71,7 +72,7 @@ fn connections_opened_together_are_told_and_end_apart_within_the_jitter() {
 }
 
 #[test]
-fn an_old_connection_that_is_busy_closes_when_it_is_so_no_more() {
+fn an_old_connection_that_is_busy_closes_when_it_is_no_longer_busy() {
     let ended = Rc::new(RefCell::new(Vec::new()));
     let notes = ended.clone();
     let server = Server::new(move |_| Leaves {

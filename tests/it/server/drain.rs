@@ -166,7 +166,7 @@ fn clients_that_keep_arriving_at_a_full_server_do_not_delay_the_end_and_all_are_
         time::sleep(10 * MILLISECOND).await;
         let refused = TcpStream::connect(address).await;
         refused.expect_err("the port is closed though clients wait");
-        // It loses none that was accepted.
+        // A second drain loses no client that was accepted.
         handle.drain(30 * SECOND);
         let stats = serving.await.unwrap().unwrap();
         let took = time::now() - start;

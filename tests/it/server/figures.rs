@@ -60,8 +60,8 @@ fn each_end_is_counted_by_its_reason_and_together_they_are_all_that_ended() {
         let silent = dial(&bound).await;
         time::sleep(5 * SECOND).await;
         ended(5).await;
-        let drips = dial(&bound).await;
-        while drips.write_all(b"x").await.is_ok() {
+        let slow = dial(&bound).await;
+        while slow.write_all(b"x").await.is_ok() {
             time::sleep(SECOND).await;
         }
         ended(6).await;

@@ -3,7 +3,6 @@
 use std::io::{self, Read, Write};
 use std::net::{TcpListener as StdListener, TcpStream as StdStream};
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
-use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
 
@@ -15,30 +14,15 @@ use netpoller::{
 use socket2::SockRef;
 
 use crate::support::running::{Echo, SECOND};
+use crate::support::temp_path::TempPath;
 use crate::support::watchdog::watchdog;
 
 fn tcp() -> StdListener {
     StdListener::bind("127.0.0.1:0").unwrap()
 }
 
-/// A path that no other test has, removed in the end.
-struct TempPath(PathBuf);
-
-impl TempPath {
-    fn new(name: &str) -> Self {
-        let name = format!("netpoller-it-{name}-{}", std::process::id());
-        TempPath(std::env::temp_dir().join(name))
-    }
-
-    fn listen(&self) -> StdUnixListener {
-        StdUnixListener::bind(&self.0).unwrap()
-    }
-}
-
-impl Drop for TempPath {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
+fn unix(path: &TempPath) -> StdUnixListener {
+    StdUnixListener::bind(path).unwrap()
 }
 
 fn echoes(mut stream: impl Read + Write) {
@@ -53,10 +37,10 @@ fn a_server_listens_on_tcp_and_unix_at_once_in_every_dispatch() {
     for dispatch in [Dispatch::Auto, Dispatch::ReusePort, Dispatch::HandOver] {
         for workers in [1, 3] {
             let _watchdog = watchdog();
-            let path = TempPath::new("both");
+            let path = TempPath::new();
             let config = ListenConfig::new().backlog(16);
             let listeners = Listeners::from(tcp())
-                .and(path.listen())
+                .and(unix(&path))
                 .and((config, "127.0.0.1:0"));
             let server = Server::new(|_| Echo).workers(workers).dispatch(dispatch);
             let bound = server.bind_to(listeners).unwrap();
@@ -81,8 +65,8 @@ fn a_server_listens_on_tcp_and_unix_at_once_in_every_dispatch() {
 #[test]
 fn connections_of_a_given_listener_are_spread_over_the_workers() {
     let _watchdog = watchdog();
-    let path = TempPath::new("spread");
-    let bound = Server::new(|_| Echo).workers(2).bind_to(path.listen());
+    let path = TempPath::new();
+    let bound = Server::new(|_| Echo).workers(2).bind_to(unix(&path));
     let bound = bound.unwrap();
     let handle = bound.handle();
     let serving = thread::spawn(move || bound.run());
@@ -142,9 +126,9 @@ fn a_configured_listener_has_one_port_for_all_workers() {
 #[test]
 fn in_a_runtime_of_yours_one_worker_serves_all_listeners() {
     let _watchdog = watchdog();
-    let path = TempPath::new("run-in");
+    let path = TempPath::new();
     let server = Server::new(|_| Echo).workers(4);
-    let listeners = Listeners::from(path.listen()).and((ListenConfig::new(), "127.0.0.1:0"));
+    let listeners = Listeners::from(unix(&path)).and((ListenConfig::new(), "127.0.0.1:0"));
     let bound = server.bind_to(listeners).unwrap();
     let runtime = Runtime::new().unwrap();
     let serving = bound.run_in(&runtime).unwrap();
@@ -164,8 +148,8 @@ fn in_a_runtime_of_yours_one_worker_serves_all_listeners() {
 #[test]
 fn a_unix_client_that_is_queued_is_served_in_a_drain() {
     let _watchdog = watchdog();
-    let path = TempPath::new("queued");
-    let bound = Server::new(|_| Echo).bind_to(path.listen()).unwrap();
+    let path = TempPath::new();
+    let bound = Server::new(|_| Echo).bind_to(unix(&path)).unwrap();
     let mut clients: Vec<_> = (0..20)
         .map(|_| StdUnixStream::connect(&path.0).unwrap())
         .collect();
@@ -200,15 +184,15 @@ fn a_server_on_nothing_or_on_a_taken_port_is_an_error_and_no_port_stays_open() {
 
 #[test]
 fn a_server_on_unix_alone_has_no_tcp_address() {
-    let path = TempPath::new("no-tcp");
-    let bound = Server::new(|_| Echo).bind_to(path.listen()).unwrap();
+    let path = TempPath::new();
+    let bound = Server::new(|_| Echo).bind_to(unix(&path)).unwrap();
     let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bound.local_addr()));
     assert!(asked.is_err());
     assert_eq!(bound.local_addrs(), [Addr::Path(path.0.clone())]);
 }
 
 #[test]
-fn a_connection_over_unix_has_the_peer_s_path_and_tcp_options_are_left_out() {
+fn a_connection_over_unix_is_opened_and_its_peer_has_an_empty_path() {
     struct Names;
     impl Protocol for Names {
         fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
@@ -222,8 +206,8 @@ fn a_connection_over_unix_has_the_peer_s_path_and_tcp_options_are_left_out() {
         }
     }
     let _watchdog = watchdog();
-    let path = TempPath::new("names");
-    let bound = Server::new(|_| Names).bind_to(path.listen()).unwrap();
+    let path = TempPath::new();
+    let bound = Server::new(|_| Names).bind_to(unix(&path)).unwrap();
     let handle = bound.handle();
     let serving = thread::spawn(move || bound.run());
     let text = io::read_to_string(StdUnixStream::connect(&path.0).unwrap()).unwrap();
@@ -233,12 +217,15 @@ fn a_connection_over_unix_has_the_peer_s_path_and_tcp_options_are_left_out() {
 }
 
 #[test]
-fn connections_of_a_given_tcp_listener_send_without_delay_as_those_of_a_bound_one() {
+fn connections_of_a_given_tcp_listener_have_go_s_defaults_as_those_of_a_bound_one() {
     struct Tells;
     impl Protocol for Tells {
         fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
-            let nodelay = conn.with_fd(|fd| SockRef::from(&fd).tcp_nodelay())??;
-            conn.write(nodelay.to_string().as_bytes())?;
+            let (nodelay, idle) = conn.with_fd(|fd| {
+                let socket = SockRef::from(&fd);
+                io::Result::Ok((socket.tcp_nodelay()?, socket.tcp_keepalive_time()?))
+            })??;
+            conn.write(format!("{nodelay}, {idle:?}").as_bytes())?;
             conn.close();
             Ok(())
         }
@@ -255,7 +242,7 @@ fn connections_of_a_given_tcp_listener_send_without_delay_as_those_of_a_bound_on
         let serving = thread::spawn(move || bound.run());
         for addr in addrs {
             let told = io::read_to_string(StdStream::connect(addr).unwrap());
-            assert_eq!(told.unwrap(), "true");
+            assert_eq!(told.unwrap(), "true, 15s");
         }
         handle.stop();
         serving.join().unwrap().unwrap();
@@ -280,9 +267,9 @@ fn a_large_answer_over_unix_arrives_whole_before_a_close_and_in_a_drain() {
     }
     let _watchdog = watchdog();
     for closes in [true, false] {
-        let path = TempPath::new("large");
+        let path = TempPath::new();
         let server = Server::new(move |_| Sends { closes }).workers(2);
-        let bound = server.bind_to(path.listen()).unwrap();
+        let bound = server.bind_to(unix(&path)).unwrap();
         let handle = bound.handle();
         let serving = thread::spawn(move || bound.run());
         let mut client = StdUnixStream::connect(&path.0).unwrap();

@@ -156,7 +156,7 @@ fn a_dropped_runtime_closes_its_servers_connections() {
 }
 
 #[test]
-fn a_factory_that_panics_costs_one_connection() {
+fn a_factory_that_panics_ends_one_connection() {
     let _watchdog = watchdog();
     let made = AtomicUsize::new(0);
     let server = start(Server::new(move |_| {

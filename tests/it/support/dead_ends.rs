@@ -56,7 +56,7 @@ pub fn closed() -> Closed {
     }
 }
 
-/// Bound and not listening; another may bind there that says it knows.
+/// Bound and not listening. Another socket can bind there only with SO_REUSEADDR.
 fn hold(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;

@@ -1,7 +1,9 @@
 //! Connections over loopback, inside a runtime.
 #![allow(dead_code, reason = "each test file uses some")]
 
-use netpoller::{Runtime, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream as PlainUnixStream;
+
+use netpoller::{Runtime, TcpListener, TcpStream, UnixStream};
 
 #[allow(unused_imports, reason = "each test file uses some")]
 pub use super::schedule::virtual_runtime;
@@ -22,4 +24,11 @@ pub fn plain_pair(runtime: &Runtime) -> (TcpStream, std::net::TcpStream) {
     let address = listener.local_addr().unwrap();
     let ours = runtime.block_on(TcpStream::connect(address)).unwrap();
     (ours, listener.accept().unwrap().0)
+}
+
+/// A Unix stream whose other end is a plain, blocking socket. Call this inside a runtime.
+pub fn plain_unix_pair() -> (UnixStream, PlainUnixStream) {
+    let (ours, theirs) = PlainUnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    (UnixStream::from_std(ours).unwrap(), theirs)
 }

@@ -1,30 +1,31 @@
 //! A test's future, run to its end in a runtime, and not for ever.
 
 use std::future::Future;
+use std::time::Duration;
 
 use netpoller::Runtime;
 
 use super::schedule::{real_runtime, virtual_runtime};
 use super::watchdog::watchdog;
 
-/// By the wall's clock.
+/// On the real clock.
 pub fn run<T>(test: impl Future<Output = T>) -> T {
     let _watchdog = watchdog();
     real_runtime().block_on(test)
 }
 
-/// On a clock that jumps.
+/// On a virtual clock.
 pub fn run_virtual<T>(test: impl Future<Output = T>) -> T {
     let _watchdog = watchdog();
     virtual_runtime().block_on(test)
 }
 
-/// By the wall's clock; nothing may be left in the runtime afterwards.
+/// On the real clock; nothing may be left in the runtime afterwards.
 pub fn run_clean<T>(test: impl Future<Output = T>) -> T {
     run_clean_in(&real_runtime(), test)
 }
 
-/// On a clock that jumps; nothing may be left in the runtime afterwards.
+/// On a virtual clock; nothing may be left in the runtime afterwards.
 pub fn run_virtual_clean<T>(test: impl Future<Output = T>) -> T {
     run_clean_in(&virtual_runtime(), test)
 }
@@ -43,4 +44,9 @@ pub fn run_clean_in<T>(runtime: &Runtime, test: impl Future<Output = T>) -> T {
 pub fn run_in<T>(runtime: &Runtime, test: impl Future<Output = T>) -> T {
     let _watchdog = watchdog();
     runtime.block_on(test)
+}
+
+/// Turns until nothing is left that can run at once.
+pub fn turns(runtime: &Runtime) {
+    while runtime.turn(Some(Duration::ZERO)).unwrap().more {}
 }

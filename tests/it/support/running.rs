@@ -39,7 +39,7 @@ impl Drop for Counted {
     }
 }
 
-/// A server of such, and how many have lived at once.
+/// A server of these, and how many have lived at once at most.
 pub fn counted() -> (
     Server<impl Fn(Addr) -> Counted + Send + Sync + 'static>,
     Arc<AtomicUsize>,

@@ -1,4 +1,4 @@
-//! Runtimes whose clock jumps. In a run of `tests/it/schedules.rs` they follow the schedule of a
+//! Runtimes on a virtual clock. In a run of `tests/it/schedules.rs` they follow the schedule of a
 //! seed as well.
 
 use std::cell::RefCell;
@@ -21,7 +21,7 @@ pub const SEED: &str = "SCHEDULE_SEED";
 /// A folder for what each test's runtimes found and chose, in a file of the test's name.
 pub const LOGS: &str = "SCHEDULE_LOGS";
 
-/// A runtime whose clock jumps.
+/// A runtime on a virtual clock.
 pub struct Virtual {
     runtime: Runtime,
     log: Option<PathBuf>,
@@ -31,9 +31,9 @@ pub struct Virtual {
 /// What each turn found and chose: two runs with one seed differ only where these do.
 type Turns = Rc<RefCell<String>>;
 
-/// The schedule of a seed, over a faulty selector. Machines run in an order of the seed's choice. What is
-/// left over of a batch keeps its place before what is woken later, so that a round ends as it does
-/// without a seed.
+/// The schedule of a seed, over a faulty selector. Machines run in an order of the seed's choice.
+/// What is left over of a batch keeps its place before what is woken later, so that a round ends as
+/// it does without a seed.
 // Go: `-race` builds shuffle the run queue (`randomizeScheduler` in runtime/proc.go).
 pub fn scheduled(seed: u64) -> Builder {
     schedule(seed, Turns::default())
@@ -95,7 +95,7 @@ impl Drop for Virtual {
     }
 }
 
-/// A runtime by the wall's clock; in the schedule of a seed its clock jumps.
+/// A runtime on the real clock; in the schedule of a seed, on a virtual one.
 pub fn real_runtime() -> Virtual {
     match env::var_os(SEED) {
         Some(_) => virtual_runtime(),

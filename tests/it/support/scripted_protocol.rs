@@ -1,4 +1,4 @@
-//! A protocol of closures that logs its calls, and a server of it on a clock that jumps.
+//! A protocol of closures that logs its calls, and a server of it on a virtual clock.
 #![allow(dead_code, reason = "each test file uses some")]
 
 use std::future::Future;
@@ -124,7 +124,7 @@ impl Protocol for Script {
     }
 }
 
-/// Serves in a runtime whose clock jumps, and runs the test beside it.
+/// Serves in a runtime on a virtual clock, and runs the test beside it.
 pub fn serving<F, P, T, R>(server: Server<F>, test: impl FnOnce(Rc<Bound<F>>) -> T) -> R
 where
     F: Fn(Addr) -> P + 'static,
@@ -134,8 +134,8 @@ where
     serving_in(&virtual_runtime(), server, test)
 }
 
-/// The same by the wall's clock: where the system itself waits, for an acknowledgement that is put
-/// off, a clock that jumps would meanwhile come to the last deadline there is.
+/// The same on the real clock. Where the system itself waits, as for a delayed acknowledgement, a
+/// virtual clock would meanwhile come to the last deadline there is.
 pub fn serving_in_real_time<F, P, T, R>(
     server: Server<F>,
     test: impl FnOnce(Rc<Bound<F>>) -> T,
@@ -171,17 +171,6 @@ where
 
 pub async fn dial<F>(bound: &Bound<F>) -> TcpStream {
     TcpStream::connect(bound.local_addr()).await.unwrap()
-}
-
-pub async fn read_all(stream: &TcpStream) -> io::Result<Vec<u8>> {
-    let mut all = Vec::new();
-    loop {
-        let more = stream.read_with(|bytes| bytes.to_vec()).await?;
-        if more.is_empty() {
-            return Ok(all);
-        }
-        all.extend(more);
-    }
 }
 
 pub async fn until(what: impl Fn() -> bool) {

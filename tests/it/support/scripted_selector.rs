@@ -29,7 +29,7 @@ pub struct Play {
     pub times: Vec<(Instant, Instant)>,
 }
 
-/// Shared, to go on writing while it plays.
+/// Shared, so that a test can go on writing while it plays.
 pub type SharedPlay = Rc<RefCell<Play>>;
 
 struct Scripted(SharedPlay);

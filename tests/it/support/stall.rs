@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-/// Holds up this thread, as a neighbour that computes holds up its loop. Nothing is waited for.
+/// Holds up this thread, as a task that computes holds up its loop. Nothing is waited for.
 pub fn stall(time: Duration) {
     thread::sleep(time);
 }
@@ -13,7 +13,7 @@ pub fn moment() {
     thread::sleep(Duration::from_millis(10));
 }
 
-/// Between two looks at a condition that another thread brings about, under a watchdog.
+/// Between two checks of a condition that another thread brings about, under a watchdog.
 pub fn between_looks() {
     thread::sleep(Duration::from_millis(1));
 }

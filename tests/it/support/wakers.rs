@@ -1,7 +1,8 @@
-//! Small foreign executors: wakers that count, and a join that polls only those of its
+//! Small foreign executors: wakers that count, one that polls, and a join that polls only those of its
 //! children whose own waker was woken, as FuturesUnordered does.
 #![allow(dead_code, reason = "each test file uses some")]
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,7 +30,7 @@ pub struct PanicsOnWake;
 
 impl Wake for PanicsOnWake {
     fn wake(self: Arc<Self>) {
-        panic!("a waker of bad manners");
+        panic!("a test's waker panics");
     }
 }
 
@@ -45,6 +46,37 @@ impl Wake for Child {
             parent.wake();
         }
     }
+}
+
+thread_local! {
+    static TASK: RefCell<Option<Boxed<()>>> = const { RefCell::new(None) };
+}
+
+/// The waker of an executor of one task, which polls the task while it is woken.
+struct PollsAtOnce;
+
+impl Wake for PollsAtOnce {
+    fn wake(self: Arc<Self>) {
+        let Some(mut task) = TASK.take() else {
+            return;
+        };
+        let waker = Waker::from(self);
+        let polled = task.as_mut().poll(&mut Context::from_waker(&waker));
+        if polled.is_pending() {
+            TASK.set(Some(task));
+        }
+    }
+}
+
+/// Gives this thread's executor a task and polls it once; afterwards whenever it is woken.
+pub fn polled_at_once(task: Pin<Box<dyn Future<Output = ()>>>) {
+    TASK.set(Some(task));
+    Arc::new(PollsAtOnce).wake();
+}
+
+/// Whether the task of [`polled_at_once`] still waits: it has neither ended nor panicked.
+pub fn waits_at_once() -> bool {
+    TASK.with_borrow(Option::is_some)
 }
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T>>>;

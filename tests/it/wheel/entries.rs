@@ -1,5 +1,6 @@
-//! Invariant 12: the wheel does not grow with movement. It holds at most one entry that counts for each
-//! open descriptor, and twice the live timers and a constant, whatever is done to deadlines.
+//! Invariant 12: the wheel does not grow when deadlines move. It holds at most one entry that
+//! counts for each open descriptor, and twice the live timers and a constant, whatever is done to
+//! deadlines.
 
 use std::time::{Duration, Instant};
 

@@ -7,8 +7,9 @@ use std::rc::Rc;
 use netpoller::{Bound, ConnId, Filter, FilterIo, Limits, ServerHandle, time};
 
 use super::{Frames, PanicsOnBang, greeted};
+use crate::support::bytes::read_all;
 use crate::support::scripted_protocol::{
-    MILLISECOND, Script, close, dial, nothing, read_all, serving, until,
+    MILLISECOND, Script, close, dial, nothing, serving, until,
 };
 
 #[test]
@@ -75,7 +76,7 @@ fn what_a_filter_holds_back_counts_as_queued() {
     let server = script.server().limits(limits).filter(|_| Frames::default());
     serving(server, async |bound: Rc<Bound<_>>| {
         for _ in 0..3 {
-            // All of the quota comes back when the connection ends.
+            // The whole charge is returned when the connection ends.
             let client = greeted(&bound).await;
             let mut got = vec![0; 290_000];
             client.read_exact(&mut got).await.unwrap();
@@ -161,7 +162,7 @@ fn input_that_a_filter_leaves_counts_under_the_limit_over_all() {
         time::sleep(MILLISECOND).await;
         let stats = bound.handle().stats();
         assert_eq!((stats.limited(), stats.live()), (2, 3));
-        // It all comes back.
+        // All of it is returned.
         drop(clients);
         until(|| bound.handle().stats().live() == 0).await;
         let client = dial(&bound).await;

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use netpoller::{Bound, Conn, ConnHandle, Filter, FilterIo, Limits, Server};
 
 use super::PanicsOnBang;
+use crate::support::bytes::read_all;
 use crate::support::running::Echo;
 use crate::support::schedule::virtual_runtime;
-use crate::support::scripted_protocol::{Script, dial, read_all, serving, until};
+use crate::support::scripted_protocol::{Script, dial, serving, until};
 
 /// Fails as the first byte says.
 struct Bad;
@@ -33,7 +34,6 @@ impl Filter for Bad {
                 Ok(bytes.len())
             }
             b'b' => {
-                // It expands.
                 (0..1000).for_each(|_| io.to_protocol(&[7; 10_000]));
                 Ok(bytes.len())
             }
@@ -137,7 +137,7 @@ fn a_filter_that_makes_much_of_little_ends_by_the_limits() {
     }
 }
 
-/// A byte becomes a gigabyte. Notes how much is kept of it.
+/// Makes a gigabyte of one byte, and notes how much of it is kept.
 struct Expands(&'static AtomicUsize);
 
 impl Filter for Expands {
@@ -148,7 +148,7 @@ impl Filter for Expands {
                 _ => io.to_peer(&[7; 1 << 16]),
             }
         }
-        // It prints `7, ` for each byte that it holds.
+        // `Debug` prints `7, ` for each byte that `io` holds.
         self.0.store(format!("{io:?}").len(), Ordering::Relaxed);
         Ok(bytes.len())
     }
@@ -208,9 +208,8 @@ fn a_filter_that_gives_a_protocol_its_own_answers_without_end_holds_up_no_other_
     });
 }
 
-/// A server whose filter refuses the first client serves the second.
 #[test]
-fn a_factory_of_filters_that_panics_costs_its_connection_alone() {
+fn a_filter_factory_that_panics_ends_that_connection_alone() {
     let first = AtomicUsize::new(0);
     let server = Script::new().server().filter(move |_| {
         assert!(
@@ -320,7 +319,7 @@ fn at_the_end_of_its_runtime_no_filter_runs_and_the_protocol_is_told() {
         until(|| script.said() == ["open"]).await;
         HANDLE.take().unwrap()
     });
-    // The connection does not run any more.
+    // The connection does not run again.
     handle.write(b"lost").unwrap();
     drop(runtime);
     assert_eq!(script.said(), ["open", "closed: Other"]);

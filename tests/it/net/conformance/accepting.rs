@@ -242,7 +242,7 @@ fn a_port_is_taken_once() {
     });
 }
 
-/// The two families' loopbacks are two machines, as far as ports go.
+/// Each family has its own ports.
 #[test]
 fn the_same_port_may_be_taken_once_for_each_family() {
     by(Clock::Real, "tcp", || async {

@@ -1,4 +1,4 @@
-//! What comes too late: events of one harvest after a close among them, slots used again, and what
+//! What comes too late: events of one harvest after a close among them, keys used again, and what
 //! is given up half-way.
 //!
 //! Go's own tests say little of it; invariants 2, 5 and 8 do.
@@ -14,6 +14,7 @@ use netpoller::net::Stream;
 use netpoller::{NetError, spawn, time};
 
 use super::transport::*;
+use crate::support::bytes::noise;
 
 /// Two readers become ready in one harvest, and the one that runs first closes the other's stream.
 async fn one_harvest<T: Transport>() {
@@ -67,7 +68,7 @@ async fn slot_reused_in_the_harvest<T: Transport>() {
         reader.read(&mut [0; 8]).await.unwrap();
         closer.close().unwrap();
         drop(closer);
-        // Takes the slot that was given back, and waits there in the same run.
+        // Takes the key that was freed, and waits in the same run.
         let new = T::accept(&listener).await.unwrap();
         let mut hang_up = pin!(new.hung_up());
         poll_fn(|cx| {
@@ -93,7 +94,7 @@ async fn slot_reused_in_the_harvest<T: Transport>() {
 }
 
 #[test]
-fn an_event_of_a_slots_former_owner_changes_nothing() {
+fn an_event_of_a_keys_former_owner_changes_nothing() {
     over_streams(
         Clock::Virtual,
         slot_reused_in_the_harvest::<Tcp4>,
@@ -121,7 +122,7 @@ async fn old_deadline<T: Transport>() {
 }
 
 #[test]
-fn a_deadline_of_a_slots_former_owner_expires_nothing() {
+fn a_deadline_of_a_keys_former_owner_expires_nothing() {
     over_streams(
         Clock::Virtual,
         old_deadline::<Tcp4>,
@@ -237,7 +238,7 @@ async fn both_in_one_task<T: Transport>() {
     let echo = echo(far);
     for _ in 0..10 {
         let mut buffer = vec![0; 300_000];
-        let sent = pattern(300_000);
+        let sent = noise(300_000);
         let (read, written) =
             future::zip(near.read_exact(&mut buffer), near.write_all(&sent)).await;
         read.unwrap();

@@ -137,7 +137,7 @@ async fn close_unblocks_all<T: Transport>() {
     });
     time::sleep(millis(10)).await;
     near.close().unwrap();
-    // Closing is for good: this must not bring anything back to life.
+    // A close is final: this must not undo it.
     assert_closed(near.set_deadline(in_time(Duration::from_secs(1))));
     for task in parked.into_iter().flatten() {
         assert_closed(task.await.unwrap());
@@ -214,7 +214,7 @@ async fn zero_bytes<T: Transport>() {
     while near.try_write(&[0; 1 << 16]).is_ok() {}
     assert!(poll_once(near.read(&mut [0])).await.is_none());
     assert_zero_bytes_return(&near).await;
-    // None of it made the stream forget what comes.
+    // The stream still learns of new bytes.
     far.write_all(b"!").await.unwrap();
     assert_eq!(near.read(&mut [0; 8]).await.unwrap(), 1);
     far.close().unwrap();

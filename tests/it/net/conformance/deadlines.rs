@@ -36,7 +36,8 @@ fn a_deadline_of_now_has_passed() {
     );
 }
 
-/// The earliest or latest instant that can be told, by halving the step until it is too much.
+/// The earliest or latest instant that there is. Takes steps while they fit, and then half as long
+/// ones.
 fn extreme(step: impl Fn(Instant, Duration) -> Option<Instant>) -> Instant {
     let mut instant = Instant::now();
     let mut by = Duration::MAX;
@@ -67,7 +68,7 @@ async fn extremes<T: Transport>() {
         time::sleep(Duration::from_secs(60 * 60 * 24 * 365)).await;
         assert!(
             poll_once(&mut reading).await.is_none(),
-            "the end of time came in a year"
+            "the latest instant passed within a year"
         );
         far.write_all(b"!").await.unwrap();
         assert_eq!(reading.await.unwrap(), 1);
@@ -80,7 +81,7 @@ async fn extremes<T: Transport>() {
 }
 
 #[test]
-fn the_ends_of_time_are_a_past_and_a_future() {
+fn the_earliest_instant_has_passed_and_the_latest_does_not_pass() {
     over_streams(
         Clock::Virtual,
         extremes::<Tcp4>,
@@ -118,7 +119,7 @@ async fn moved_after_it_fired<T: Transport>() {
 }
 
 #[test]
-fn a_deadline_moved_after_it_fired_but_before_the_waiter_ran_was_moved() {
+fn a_deadline_that_fires_and_is_moved_before_its_waiter_runs_is_no_timeout() {
     over_streams(
         Clock::Virtual,
         moved_after_it_fired::<Tcp4>,
@@ -142,7 +143,7 @@ async fn earlier_and_later<T: Transport>() {
 }
 
 #[test]
-fn the_last_word_on_a_deadline_counts_for_a_parked_read_too() {
+fn the_last_setting_of_a_deadline_counts_for_a_parked_read_too() {
     over_streams(
         Clock::Virtual,
         earlier_and_later::<Tcp4>,
@@ -237,7 +238,7 @@ async fn move_deadlines(pairs: Rc<Vec<(netpoller::TcpStream, netpoller::TcpStrea
     }
 }
 
-/// The bytes come, then the loop is held up far beyond the deadline, then it looks.
+/// The bytes come; the loop is held up far beyond the deadline; then it polls.
 async fn stalled_loop<T: Transport>() {
     let (near, far) = pair::<T>().await;
     let (idle, _silent) = pair::<T>().await;
@@ -248,7 +249,6 @@ async fn stalled_loop<T: Transport>() {
     let mut reading = pin!(near.read(&mut byte));
     assert!(poll_once(&mut reading).await.is_none());
     assert_eq!(far.try_write(b"!").unwrap(), 1);
-    // This sleep is no waiting for anything: it is the stall.
     stall(millis(60));
     assert_eq!(reading.await.unwrap(), 1);
     assert_timeout(idle.read(&mut [0]).await);

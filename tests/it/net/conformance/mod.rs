@@ -3,8 +3,7 @@
 //! The claims are those of `golang.org/x/net/nettest` and of Go's own `net` tests, told in our
 //! words; `tests/CONFORMANCE.md` says which is which. Goroutines are tasks here; where time
 //! matters the runtime's clock is virtual; sockets are always real.
-//!
-//! | file | its story |
+//! | file | its claims |
 //! |---|---|
 //! | `transport.rs` | what the suite runs over, and how it is watched |
 //! | `test_conn.rs` | nettest's `TestConn` |
@@ -12,7 +11,7 @@
 //! | `deadlines.rs` | odd deadlines: now, past, extremes, races, a stalled loop |
 //! | `closing.rs` | closing from here, half and whole; operations of no bytes |
 //! | `peer_gone.rs` | the peer's going, by FIN or by RST |
-//! | `aftermath.rs` | what comes too late: stale events, one harvest, slots used again |
+//! | `aftermath.rs` | what comes too late: stale events, one harvest, keys used again |
 //! | `accepting.rs` | listeners: many accepting, servers, ports taken and freed |
 //! | `writing.rs` | many buffers, big ones, many writers, short ones |
 //! | `errors.rs` | which operation, which addresses, in which words |

@@ -69,7 +69,7 @@ async fn end_with_data<T: Transport>() {
     far.try_write(b"last words").unwrap();
     far.close().unwrap();
     near.hung_up().await.unwrap();
-    assert_said_its_last_words(&near).await;
+    assert_reads_ten_bytes_and_the_end(&near).await;
 
     // The same, under a read that is parked: data and end come in one event.
     let (near, far) = pair::<T>().await;
@@ -90,7 +90,7 @@ async fn end_with_data<T: Transport>() {
     assert_eq!(near.read(&mut buffer).await.unwrap(), 0);
 }
 
-async fn assert_said_its_last_words<K>(stream: &Stream<K>) {
+async fn assert_reads_ten_bytes_and_the_end<K>(stream: &Stream<K>) {
     let mut buffer = [0; 1024];
     assert_eq!(stream.read(&mut buffer).await.unwrap(), 10);
     assert_eq!(stream.read(&mut buffer).await.unwrap(), 0);
@@ -119,7 +119,7 @@ async fn closed_with_data_unread<T: Transport>() {
     assert_reset(reading.await.unwrap());
 }
 
-/// Linux says that what it was sent was not read; others may say end of file.
+/// Linux reports that its bytes were not read. Other systems may report an end of file.
 #[track_caller]
 fn assert_reset(result: io::Result<usize>) {
     match result {

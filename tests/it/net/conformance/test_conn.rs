@@ -7,10 +7,11 @@ use netpoller::net::Stream;
 use netpoller::{NetError, spawn, time, yield_now};
 
 use super::transport::*;
+use crate::support::bytes::noise;
 
 async fn basic_io<T: Transport>() {
     let (near, far) = pair::<T>().await;
-    let sent = pattern(1 << 20);
+    let sent = noise(1 << 20);
     let expected = sent.clone();
     let writer = spawn(async move {
         for chunk in sent.chunks(1024) {
@@ -70,10 +71,10 @@ fn both_ends_take_turns_a_thousand_times() {
 }
 
 /// In Go the buffer of a read that timed out may be written to at once. Here the borrow checker
-/// sees to that; what is left to claim is that no byte was in it.
+/// sees to that; the claim that is left is that it took no byte.
 async fn racy_read<T: Transport>() {
     let (near, far) = pair::<T>().await;
-    let sent = pattern(2 << 20);
+    let sent = noise(2 << 20);
     let flood = sent.clone();
     let writer = spawn(async move { far.write_all(&flood).await });
     let seen = Rc::new(RefCell::new(Vec::new()));
@@ -189,7 +190,7 @@ fn a_read_timeout_does_not_touch_writing() {
 
 async fn write_timeout<T: Transport>() {
     let (near, far) = pair::<T>().await;
-    let flood = spawn(async move { far.write_all(&pattern(1 << 20)).await });
+    let flood = spawn(async move { far.write_all(&noise(1 << 20)).await });
     near.set_write_deadline(a_long_time_ago()).unwrap();
     assert_timeout(near.write(&[0; 1024]).await);
     assert_timeout(near.write_all(&[0; 1024]).await);

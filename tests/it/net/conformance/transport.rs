@@ -199,18 +199,6 @@ where
 /// More than the system's buffers hold between two ends.
 pub const PLENTY: usize = 64 << 20;
 
-/// Bytes that a shift, a loss or a repetition anywhere would change.
-pub fn pattern(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    };
-    std::iter::repeat_with(next).take(length).collect()
-}
-
 /// Reads to the end of file, 1 KiB at a time as nettest's chunkedCopy does.
 pub async fn read_to_end<K>(stream: &Stream<K>) -> io::Result<Vec<u8>> {
     let mut all = Vec::new();

@@ -1,4 +1,4 @@
-//! Writing and reading what is large, what is in many pieces, and what several want to.
+//! Writing and reading: large data, many pieces, several tasks.
 //!
 //! Mirrors Go's `net/writev_test.go`, `net/write_unix_test.go`, TestTCPBig (`net/tcpsock_test.go`)
 //! and the read and write locks of `internal/poll/fd_mutex.go`.
@@ -11,6 +11,7 @@ use netpoller::net::Stream;
 use netpoller::{NetError, OpError, spawn, time};
 
 use super::transport::*;
+use crate::support::bytes::noise;
 
 /// Go's Buffers.WriteTo: whatever a write takes, the rest goes with the next.
 async fn write_buffers<K>(stream: &Stream<K>, buffers: &mut [IoSlice<'_>]) -> io::Result<usize> {
@@ -27,7 +28,7 @@ async fn write_buffers<K>(stream: &Stream<K>, buffers: &mut [IoSlice<'_>]) -> io
 async fn write_vectored<T: Transport>() {
     for pieces in [0, 1, 10, 1023, 1024, 1025, 5000] {
         let (near, far) = pair::<T>().await;
-        let all = pattern(pieces);
+        let all = noise(pieces);
         let mut buffers: Vec<_> = all.chunks(1).map(IoSlice::new).collect();
         assert_eq!(write_buffers(&near, &mut buffers).await.unwrap(), pieces);
         near.close().unwrap();
@@ -45,13 +46,13 @@ fn any_number_of_buffers_arrives_in_order() {
     );
 }
 
-/// More than the system takes at once, at either end; and not all of them have anything.
+/// More buffers than the system takes at once, at either end; and half of them are empty.
 async fn many_buffers<T: Transport>() {
     let (near, far) = pair::<T>().await;
     let mut buffers = vec![IoSlice::new(&[]); 1500];
-    let all = pattern(1500);
+    let all = noise(1500);
     buffers.extend(all.chunks(1).map(IoSlice::new));
-    // Without advancing past what is empty: one that took nothing would be a sink that is full.
+    // Empty buffers are not skipped here. A write that took nothing would mean a full sink.
     let mut gone = 0;
     while gone < all.len() {
         let rest = &buffers[gone + usize::from(gone > 0) * 1500..];
@@ -85,7 +86,7 @@ fn more_buffers_than_the_system_takes_and_empty_ones_before_lose_nothing() {
 /// Pieces of all sizes, more of them than fits: partial writes end within pieces.
 async fn write_vectored_big<T: Transport>() {
     let (near, far) = pair::<T>().await;
-    let all = pattern(8 << 20);
+    let all = noise(8 << 20);
     let expected = all.clone();
     let writer = spawn(async move {
         let mut pieces = Vec::new();
@@ -191,7 +192,7 @@ fn peeking_takes_nothing() {
 
 async fn big<T: Transport>() {
     let (near, far) = pair::<T>().await;
-    let sent = pattern(16 << 20);
+    let sent = noise(16 << 20);
     let expected = sent.clone();
     let writer = spawn(async move {
         near.write_all(&sent).await.unwrap();
@@ -256,7 +257,7 @@ async fn endless<T: Transport>() {
 }
 
 #[test]
-fn a_writer_is_held_up_by_its_reader_and_goes_on_with_it() {
+fn a_writer_waits_for_its_reader_and_fails_once_that_has_gone() {
     over_streams(
         Clock::Virtual,
         endless::<Tcp4>,
@@ -274,7 +275,7 @@ async fn half_written<T: Transport>() {
     assert!(error.to_string().contains(&written.to_string()), "{error}");
     assert_timeout::<()>(Err(error));
     near.close().unwrap();
-    // As far as the stream is concerned that is the truth.
+    // Just as much arrives.
     assert_eq!(read_to_end(&far).await.unwrap().len(), written);
 
     let (near, far) = pair::<T>().await;

@@ -18,7 +18,7 @@ fn the_other_family_is_tried_300_ms_later() {
         let (silent, listener) = silent_and_answering().await;
         let name = ("both.test", silent.address.port());
         let dialer = both_families();
-        // The look-up once before: it takes real time, in which this clock stands.
+        // The look-up takes real time, in which this clock stands.
         let start = time::now();
         let stream = dialer.dial(name).await.unwrap();
         let passed = time::now() - start;

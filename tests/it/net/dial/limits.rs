@@ -157,7 +157,7 @@ fn a_dial_that_is_canceled_returns_at_once() {
         assert_eq!((scope.err(), time::now()), (Some(Canceled), start));
         task.await.unwrap();
 
-        // And one that is not begun yet, is not.
+        // In a scope that has ended, a dial makes no socket.
         let dialer = Dialer::new()
             .cancel(&scope)
             .control(|_, _| panic!("a socket was made"));

@@ -123,27 +123,27 @@ fn a_socket_that_connected_to_itself_is_tried_twice_more() {
         let address = SocketAddr::from(([127, 0, 0, 1], closed.port));
         let tries = Arc::new(AtomicUsize::new(0));
         let counted = tries.clone();
-        // The system's choice of a port, forced: the very one that is dialled.
+        // Forces a port that the system might choose: the one that is dialled.
         let dialer = Dialer::new().control(move |socket, address| {
             counted.fetch_add(1, Ordering::Relaxed);
             let socket = SockRef::from(&socket);
             socket.set_reuse_address(true)?;
             socket.bind(&address.into())
         });
-        // Three times is no accident: then it is wanted.
+        // The third time it is given out: so often is no accident.
         let stream = dialer.dial(address).await.unwrap();
         assert_eq!(stream.local_addr().unwrap(), stream.peer_addr().unwrap());
         assert_eq!(tries.load(Ordering::Relaxed), 3);
         stream.abort().unwrap();
 
-        // With a port of one's own it is meant the first time.
+        // From a local address that was asked for, it is given out the first time.
         let stream = dialer_from(address).dial(address).await.unwrap();
         assert_eq!(stream.local_addr().unwrap(), address);
         stream.abort().unwrap();
     });
 }
 
-/// The zone is in neither of the system's answers.
+/// Neither of the two addresses that the system reports has the zone.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_socket_that_connected_to_itself_by_an_address_with_a_zone_is_tried_twice_more() {
@@ -173,11 +173,11 @@ fn a_socket_that_connected_to_itself_by_an_address_with_a_zone_is_tried_twice_mo
 /// Go gives such a connection out too: its first read finds the reset.
 #[test]
 #[cfg(target_os = "linux")]
-fn a_connection_that_was_there_at_once_is_given_out_although_it_was_reset_since() {
+fn a_dial_that_connects_at_once_succeeds_although_the_peer_has_reset_it_since() {
     run(async {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        // So that the dial's own connect says EISCONN. BSD connects to itself at once.
+        // Then the dial's own connect says EISCONN.
         let dialer = Dialer::new().control(move |fd, address| {
             let socket = SockRef::from(&fd);
             socket.set_nonblocking(false)?;
@@ -209,7 +209,7 @@ fn an_address_that_is_not_available_is_asked_for_twice_more() {
     run(async {
         let tries = Arc::new(AtomicUsize::new(0));
         let counted = tries.clone();
-        // A network of documentation's own: no machine has it.
+        // An address for documentation: no machine has it.
         let elsewhere = SocketAddr::from(([203, 0, 113, 1], 0));
         let dialer = Dialer::new().local_addr(elsewhere).control(move |_, _| {
             counted.fetch_add(1, Ordering::Relaxed);
@@ -221,15 +221,16 @@ fn an_address_that_is_not_available_is_asked_for_twice_more() {
     });
 }
 
-/// Says again and again that all is ready.
+/// Reports everything as ready, in so many harvests.
 struct Liar {
     open: Vec<Token>,
     lies: usize,
 }
 
 impl Hook for Liar {
-    fn opens(&mut self, token: Token) {
+    fn opens(&mut self, token: Token) -> io::Result<()> {
         self.open.push(token);
+        Ok(())
     }
 
     fn netpoll(

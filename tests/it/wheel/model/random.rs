@@ -2,25 +2,9 @@
 
 use netpoller::wheel::Tick;
 
-/// SplitMix64: small, and good enough to stir a wheel.
-pub struct Random(pub u64);
+use crate::support::random::Random;
 
 impl Random {
-    pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.bits() % bound
-    }
-
-    pub fn one_in(&mut self, bound: u64) -> bool {
-        self.below(bound) == 0
-    }
-
     /// A distance of any magnitude up to `2^bits`: small ones as likely as large ones.
     pub fn distance(&mut self, bits: u64) -> u64 {
         let magnitude = self.below(bits + 1);
@@ -68,6 +52,6 @@ pub fn with_seeds(walk: impl Fn(Random)) {
     };
     for seed in seeds {
         let _told = Seed(seed);
-        walk(Random(seed));
+        walk(Random::new(seed));
     }
 }

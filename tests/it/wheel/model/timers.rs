@@ -4,8 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use netpoller::wheel::{Tick, TimerKey, Timers};
 
-use super::random::{Random, with_seeds};
+use super::random::with_seeds;
 use super::{ALL_LEVELS, END_OF_TIME, LEVELS_WRAP, OPERATIONS, REMEMBERED, Ranges, SECONDS};
+use crate::support::random::Random;
 
 /// Timers, and what a sorted map makes of the same operations.
 struct TimersModel {

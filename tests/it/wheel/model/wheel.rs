@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use netpoller::wheel::{Tick, Wheel};
 
-use super::random::{Random, with_seeds};
+use super::random::with_seeds;
 use super::{ALL_LEVELS, END_OF_TIME, LEVELS_WRAP, OPERATIONS, REMEMBERED, Ranges, SECONDS};
+use crate::support::random::Random;
 
 /// A bare wheel's owner: the truth about each key, and a sorted map of every entry.
 struct WheelModel {
@@ -46,7 +47,7 @@ impl WheelModel {
     }
 
     fn lapse(&mut self, key: usize, now: Tick) {
-        // What has come may be spent; what has not is surely held.
+        // An entry whose time has come may be gone. One whose time has not is held.
         if self.truth[key].is_some_and(|when| when > now) {
             self.truth[key] = None;
         }
@@ -122,7 +123,7 @@ fn wheel_walk(ranges: &Ranges, mut random: Random) {
                     assert!(keep || entries.remove(&(when, key)).is_some());
                     keep
                 });
-                unfinished = false; // Half a cascade is exact again.
+                unfinished = false; // After a compaction `next` is exact again.
             }
             _ => {}
         }
