@@ -221,24 +221,25 @@ pub fn a_waiter_that_gives_up_loses_no_permit() {
     });
 }
 
-fn arrival(peer: usize) -> Arrival {
-    Arrival {
-        accepted: Accepted { peer },
-        permit: block_on(Arc::new(Permits::new(1)).take()),
-        listener: 0,
-    }
+fn send(inbox: &WorkerInbox, peer: usize) {
+    let accepted = Accepted { peer };
+    let listener = 0;
+    let arrival = Arrival { accepted, listener };
+    let permit = block_on(Arc::new(Permits::new(1)).take());
+    inbox.dispatcher.send(arrival, Some(permit), None);
 }
 
 fn inboxes() -> [WorkerInbox; 2] {
     let dispatcher = Arc::new(Dispatcher::new(2));
-    dispatcher.open(2, true).try_into().ok().unwrap()
+    dispatcher.open(2).try_into().ok().unwrap()
 }
 
-/// How many connections come until the end of accepting.
+/// How many connections come until the end of accepting. Each has a permit.
 fn serve(inbox: &WorkerInbox) -> usize {
+    inbox.finish();
     block_on(async {
-        let mut served = 0;
-        while let Some(_arrival) = inbox.arrival().await {
+        let (mut served, none) = (0, Arc::new(Permits::new(0)));
+        while let Some(_arrival) = inbox.arrival(&none).await {
             served += 1;
         }
         served
@@ -250,9 +251,8 @@ pub fn each_connection_is_served_once_and_both_workers_learn_of_the_end() {
         let [accepting, other] = inboxes();
         let worker = thread::spawn(move || serve(&other));
         for peer in 0..2 {
-            accepting.dispatcher.send(arrival(peer));
+            send(&accepting, peer);
         }
-        accepting.dispatcher.finish();
         let served = serve(&accepting);
         assert_eq!(worker.join().unwrap() + served, 2);
     });
@@ -262,14 +262,14 @@ pub fn a_worker_that_dies_leaves_what_it_has_not_served_to_the_other() {
     model(|| {
         let [accepting, other] = inboxes();
         let dies = thread::spawn(move || {
-            let next = pin!(other.arrival()).poll(&mut Context::from_waker(Waker::noop()));
+            let none = Arc::new(Permits::new(0));
+            let next = pin!(other.arrival(&none)).poll(&mut Context::from_waker(Waker::noop()));
             usize::from(matches!(next, Poll::Ready(Some(_))))
         });
         for peer in 0..2 {
-            accepting.dispatcher.send(arrival(peer));
+            send(&accepting, peer);
         }
         let served = dies.join().unwrap();
-        accepting.dispatcher.finish();
         assert_eq!(serve(&accepting) + served, 2);
     });
 }

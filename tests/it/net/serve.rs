@@ -154,6 +154,30 @@ fn a_listener_s_deadline_ends_it_also_while_it_is_full() {
     });
 }
 
+/// The clock jumps only while the loop finds nothing to do.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_listener_that_was_shut_down_ends_it_also_while_it_is_full() {
+    run_virtual(async {
+        let listener = listen().await;
+        let _clients = [dial(&listener).await, dial(&listener).await];
+        let serve = Serve::new(listener.clone()).max_connections(1);
+        let counters = serve.counters();
+        let hold = async |stream: TcpStream, _| stream.hung_up().await;
+        let serving = spawn(serve.run(hold));
+        while counters.live() == 0 {
+            yield_now().await;
+        }
+        yield_now().await;
+        let shut =
+            listener.with_fd(|fd| socket2::SockRef::from(&fd).shutdown(std::net::Shutdown::Both));
+        shut.unwrap().unwrap();
+        let ended = time::timeout(SECOND, serving).await;
+        let error = ended.expect("it ends").unwrap().unwrap_err();
+        assert!(error.to_string().ends_with("invalid argument"), "{error}");
+    });
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn an_accept_that_the_system_fails_names_its_call_as_in_go() {
