@@ -98,8 +98,8 @@ impl Server {
         spawn(Session::new(stream, self.clone()).run());
     }
 
-    /// Accepts what waits in the queue, so that no client that has connected is reset. Returns whether the
-    /// listener can be closed: false in a shortage of descriptors.
+    /// Accepts what waits in the queue, so that no client that has connected is reset. Returns
+    /// whether the listener can be closed: false in a shortage of descriptors.
     fn accept_queued(self: &Rc<Self>, listener: &TcpListener) -> bool {
         for _ in 0..QUEUE {
             match listener.try_accept() {

@@ -401,11 +401,6 @@ impl<W, T> Core<W, T> {
             out(w);
         }
         let events = self.events.borrow();
-        if log::log_enabled!(log::Level::Trace) {
-            for Event { token, readiness } in events.iter() {
-                log::trace!("ready {token:?} {readiness:?}");
-            }
-        }
         let registry = self.registry.borrow();
         let mut strays = 0;
         for event in events.iter() {
@@ -419,6 +414,12 @@ impl<W, T> Core<W, T> {
                     self.trace.put(Kind::Stale, event.token.0 as u64, bits);
                     strays += 1;
                 }
+            }
+        }
+        // Behind the loop: a logger that panics silences no waiter.
+        if log::log_enabled!(log::Level::Trace) {
+            for Event { token, readiness } in events.iter() {
+                log::trace!("ready {token:?} {readiness:?}");
             }
         }
         events.len() - strays
