@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::process::{PATIENCE, Server, binary, run};
+use crate::support::stall::{moment, stall};
 use crate::watchdog::watchdog;
 
 const MODES: [&str; 3] = ["async", "reactor", "protocol"];
@@ -309,9 +310,9 @@ fn pause_beside_busy_clients(mode: &str) {
             .collect();
         for _ in 0..3 {
             // A moment of the echo, and then the pause itself.
-            thread::sleep(Duration::from_millis(50));
+            moment();
             server.signal("-STOP");
-            thread::sleep(Duration::from_millis(1200));
+            stall(Duration::from_millis(1200));
             server.signal("-CONT");
         }
         is_over.store(true, Ordering::Relaxed);
@@ -326,7 +327,7 @@ fn pause_beside_busy_clients(mode: &str) {
 fn a_pause_of_the_process_closes_no_busy_client_in_any_mode() {
     thread::scope(|threads| {
         let modes = MODES.map(|mode| threads.spawn(move || pause_beside_busy_clients(mode)));
-        modes.map(|mode| mode.join().unwrap());
+        modes.into_iter().for_each(|mode| mode.join().unwrap());
     });
 }
 
