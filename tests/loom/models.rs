@@ -47,7 +47,7 @@ impl Loop {
         Loop { remote, selector }
     }
 
-    /// Opens the mail, runs what `ran` is told of, and sleeps, until that says enough.
+    /// Opens the mail, passes what it holds to `ran`, and sleeps, until `ran` returns true.
     fn turn_until(&self, mut ran: impl FnMut(Option<MachineId>) -> bool) {
         loop {
             let mut enough = false;
@@ -234,7 +234,7 @@ fn inboxes() -> [WorkerInbox; 2] {
     dispatcher.open(2).try_into().ok().unwrap()
 }
 
-/// All that comes until the end of accepting. Each has a permit.
+/// How many connections come until the end of accepting. Each has a permit.
 fn serve(inbox: &WorkerInbox) -> usize {
     inbox.finish();
     block_on(async {
@@ -274,7 +274,7 @@ pub fn a_worker_that_dies_leaves_what_it_has_not_served_to_the_other() {
     });
 }
 
-pub fn a_worker_hears_of_the_last_order_whoever_gives_it() {
+pub fn a_worker_learns_of_the_last_order_whichever_thread_gives_it() {
     model(|| {
         let [inbox, _other] = inboxes();
         let (drains, stops) = (inbox.dispatcher.clone(), inbox.dispatcher.clone());
@@ -293,7 +293,7 @@ pub fn a_worker_hears_of_the_last_order_whoever_gives_it() {
     });
 }
 
-pub fn a_quota_is_never_exceeded_and_all_comes_back() {
+pub fn a_quota_is_never_exceeded_and_all_is_given_back() {
     model(|| {
         let quota = Arc::new(quota(3));
         let kept = Arc::new(AtomicUsize::new(0));
@@ -314,7 +314,7 @@ pub fn a_quota_is_never_exceeded_and_all_comes_back() {
     });
 }
 
-/// Record `n` says so twice.
+/// Record `n` holds `n` twice.
 fn assert_whole_and_in_order(tape: &Tape) -> u64 {
     let (records, lost) = trace::read(tape);
     let numbers = lost..;

@@ -4,13 +4,12 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream as StdStream;
 use std::time::Duration;
 
-use netpoller::{
-    Conn, Filter, FilterIo, Limits, Protocol, Runtime, Server, TcpListener, spawn, time,
-};
+use netpoller::{Conn, Limits, Protocol, Runtime, Server, TcpListener, spawn, time};
 
 use crate::allocator::held;
 use crate::child::in_child;
 use crate::support::run::run;
+use crate::support::running::{Echo, PassesAll};
 
 /// The most, in bytes, of an idle connection with its idle timeout armed.
 const PROTOCOL: isize = 256 + SELECTOR;
@@ -26,15 +25,6 @@ const SELECTOR: isize = if cfg!(mio_unsupported_force_poll_poll) {
 
 /// Below a power of two, so that no list has just doubled.
 const COUNT: usize = 1000;
-
-struct Echo;
-
-impl Protocol for Echo {
-    fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
-        conn.write(bytes)?;
-        Ok(bytes.len())
-    }
-}
 
 #[test]
 fn an_idle_connection_of_a_server_stays_below_its_ceiling() {
@@ -101,26 +91,12 @@ fn an_idle_connection_with_a_task_stays_below_its_ceiling() {
     });
 }
 
-/// Passes all as it is.
-struct Passes;
-
-impl Filter for Passes {
-    fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
-        io.to_protocol(bytes);
-        Ok(bytes.len())
-    }
-    fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
-        io.to_peer(bytes);
-        Ok(bytes.len())
-    }
-}
-
 #[test]
 fn an_idle_connection_with_a_filter_keeps_none_of_the_memory_of_a_long_message() {
     in_child(|| {
         let runtime = Runtime::new().unwrap();
         let bound = Server::new(|_| Echo)
-            .filter(|_| Passes)
+            .filter(|_| PassesAll)
             .bind("127.0.0.1:0")
             .unwrap();
         drop(bound.run_in(&runtime).unwrap());
