@@ -9,23 +9,10 @@ use netpoller::{
     NetError, Runtime, TcpListener, TcpStream, UnixListener, UnixStream, spawn, time, yield_now,
 };
 
+use crate::support::loopback::{dial, listen, ping};
 use crate::support::run::{run, run_virtual};
 
 const SECOND: Duration = Duration::from_secs(1);
-
-async fn listen() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").await.unwrap()
-}
-
-async fn dial(listener: &TcpListener) -> TcpStream {
-    let address = listener.local_addr().unwrap();
-    TcpStream::connect(address).await.unwrap()
-}
-
-async fn ping(client: &TcpStream) {
-    client.write_all(b"ping").await.unwrap();
-    client.read_exact(&mut [0; 4]).await.unwrap();
-}
 
 #[test]
 fn every_connection_is_served_at_once_until_the_listener_is_closed() {
