@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::context::{self, Run};
 use super::panics::catch;
 use super::scheduler::Scheduler;
-use super::waker::{INHERITED, Remote};
+use super::waker::Remote;
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Scheduler>>> = const { RefCell::new(None) };
@@ -35,9 +35,7 @@ impl Entered {
     ///
     /// If a runtime is entered on this thread already.
     pub(crate) fn new(scheduler: &Rc<Scheduler>) -> io::Result<Self> {
-        if scheduler.remote.is_inherited() {
-            return Err(io::Error::other(INHERITED));
-        }
+        scheduler.remote.process.check("runtime")?;
         // The process may have forked inside a turn. That turn is the parent's.
         let inside = try_with(|current| !current.remote.is_inherited());
         assert!(

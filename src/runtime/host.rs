@@ -26,7 +26,6 @@ use super::current;
 use super::panics::{catch, drop_quietly};
 use super::scheduler::Scheduler;
 use super::sync::lock;
-use super::waker::INHERITED;
 
 /// How long the thread sleeps if only readiness can come.
 const LONG: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -139,9 +138,7 @@ impl Runtime {
     /// time; the system's, when it has no descriptor or thread to spare.
     pub fn notify_host(&self, mut f: impl FnMut() + Send + 'static) -> io::Result<()> {
         let scheduler = &self.scheduler;
-        if scheduler.remote.is_inherited() {
-            return Err(io::Error::other(INHERITED));
-        }
+        scheduler.remote.process.check("runtime")?;
         if scheduler.host.borrow().is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
