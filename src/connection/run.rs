@@ -33,7 +33,7 @@ use crate::reactor::{Direction, May, Refusal};
 use crate::runtime::context::{self, ParkKey, Waiter};
 use crate::runtime::dump::Entry;
 use crate::runtime::machine::{Machine, MachineId};
-use crate::runtime::stats::{Counts, Figures};
+use crate::runtime::stats::{Figures, SharedHistogram};
 use crate::runtime::{lent, panics};
 
 /// A connection and its protocol.
@@ -63,7 +63,7 @@ impl<P: Protocol> Machine for Connection<P> {
         [None, None]
     }
 
-    fn times<'a>(&self, figures: &'a Figures) -> &'a Counts {
+    fn times<'a>(&self, figures: &'a Figures) -> &'a SharedHistogram {
         &figures.connection_time
     }
 
