@@ -656,9 +656,9 @@ impl<W> Drop for Shown<'_, W> {
 pub struct Descriptor<W, T = ()>(pub(super) Rc<PollDesc<W, T>>);
 
 impl<W, T> Descriptor<W, T> {
-    /// How many handles there are, with the registry's.
-    pub(crate) fn handles(&self) -> usize {
-        Rc::strong_count(&self.0)
+    /// Whether it is the last handle. The registry has one more, unless the descriptor is closed.
+    pub(crate) fn is_last(&self) -> bool {
+        Rc::strong_count(&self.0) <= if self.is_closed() { 1 } else { 2 }
     }
 }
 
@@ -678,8 +678,7 @@ impl<W, T> Clone for Descriptor<W, T> {
 
 impl<W, T> Drop for Descriptor<W, T> {
     fn drop(&mut self) {
-        // One for us and one for the registry: the last handle goes.
-        if self.handles() <= 2 {
+        if self.is_last() {
             self.0.unregister();
         }
     }

@@ -45,7 +45,8 @@ impl Entered {
         );
         // Much time may have passed outside.
         scheduler.reactor.core().read_clock();
-        let entered = Entered::enter(scheduler, true);
+        let mut entered = Entered::enter(scheduler);
+        entered.is_turn = true;
         scheduler.turn_began();
         Ok(entered)
     }
@@ -56,14 +57,14 @@ impl Entered {
         let there = CURRENT.try_with(|_| ());
         // If a clock of the user's panics, the last reading counts: this may be called while a panic unwinds.
         drop(catch(|| scheduler.reactor.core().read_clock()));
-        there.is_ok().then(|| Entered::enter(scheduler, false))
+        there.is_ok().then(|| Entered::enter(scheduler))
     }
 
-    fn enter(scheduler: &Rc<Scheduler>, is_turn: bool) -> Self {
+    fn enter(scheduler: &Rc<Scheduler>) -> Self {
         Entered {
             outer: CURRENT.replace(Some(scheduler.clone())),
             before: context::enter(scheduler.home()),
-            is_turn,
+            is_turn: false,
         }
     }
 }
