@@ -2,8 +2,8 @@
 //! Rows D1, D2, D8 of examples/README.md.
 //!
 //! ```text
-//! cargo run --example deadlines                # by a clock that jumps: at once
-//! cargo run --example deadlines -- --real      # by the system's clock: 4 seconds
+//! cargo run --example deadlines                # on a virtual clock: at once
+//! cargo run --example deadlines -- --real      # on the real clock: 4 seconds
 //! ```
 
 mod common;
@@ -20,7 +20,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Shows what a deadline does to reads and writes.
 #[derive(Parser)]
 struct Flags {
-    /// Use the system's clock instead of one that jumps
+    /// Use the real clock instead of a virtual one
     #[arg(long)]
     real: bool,
 }

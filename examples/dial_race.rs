@@ -2,8 +2,8 @@
 //! Rows T9–T12 of examples/README.md.
 //!
 //! ```text
-//! cargo run --example dial_race                # shows all four, by a clock that jumps: at once
-//! cargo run --example dial_race -- --real      # by the system's
+//! cargo run --example dial_race                # shows all four, on a virtual clock: at once
+//! cargo run --example dial_race -- --real      # on the real one
 //! cargo run --example dial_race -- example.com:443 example.org:443   # which answers first?
 //! ```
 //!
@@ -31,7 +31,7 @@ struct Flags {
     /// Limit of time: 500ms, 5s, or a number of seconds
     #[arg(long, default_value = "5s", value_parser = common::duration)]
     timeout: Duration,
-    /// Use the system's clock instead of one that jumps
+    /// Use the real clock instead of a virtual one
     #[arg(long)]
     real: bool,
 }

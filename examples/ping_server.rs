@@ -1,8 +1,8 @@
 //! Heartbeats without a task: the connections of a server ping silent peers and drop dead ones.
 //!
 //! ```text
-//! cargo run --example ping_server              # by a clock that jumps: at once
-//! cargo run --example ping_server -- --real    # by the system's: 14 seconds
+//! cargo run --example ping_server              # on a virtual clock: at once
+//! cargo run --example ping_server -- --real    # on the real one: 14 seconds
 //! ```
 //!
 //! `pinger` shows rows D5 and D6 with a `Heartbeat` for async code. Here they are two settings of a
@@ -23,7 +23,7 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 /// Shows when the connections of a server ping, and when they give up
 #[derive(Parser)]
 struct Flags {
-    /// Use the system's clock instead of one that jumps
+    /// Use the real clock instead of a virtual one
     #[arg(long)]
     real: bool,
 }

@@ -2,8 +2,8 @@
 //! Rows D5–D7 of examples/README.md.
 //!
 //! ```text
-//! cargo run --example pinger              # by a clock that jumps: at once
-//! cargo run --example pinger -- --real    # by the system's: 14 seconds
+//! cargo run --example pinger              # on a virtual clock: at once
+//! cargo run --example pinger -- --real    # on the real one: 14 seconds
 //! ```
 
 mod common;
@@ -21,7 +21,7 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 /// Shows when heartbeats ping
 #[derive(Parser)]
 struct Flags {
-    /// Use the system's clock instead of one that jumps
+    /// Use the real clock instead of a virtual one
     #[arg(long)]
     real: bool,
 }

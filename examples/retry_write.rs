@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --example retry_write              # peers that read late, never, or are killed
-//! cargo run --example retry_write -- --real    # by the system's clock
+//! cargo run --example retry_write -- --real    # on the real clock
 //! ```
 //!
 //! An error says whether it is temporary (`is_temporary`: a timeout, a shortage of memory) and how
@@ -21,7 +21,7 @@ use netpoller::{NetError, TcpStream, net, spawn, time};
 /// Writes to peers that do not read
 #[derive(Parser)]
 struct Flags {
-    /// Use the system's clock instead of one that jumps
+    /// Use the real clock instead of a virtual one
     #[arg(long)]
     real: bool,
 }

@@ -141,7 +141,15 @@ impl Network {
     }
 
     pub(crate) const fn name(self) -> &'static str {
-        ["tcp", "tcp4", "tcp6", "udp", "unix", "unixgram", "file"][self as usize]
+        match self {
+            Network::Tcp => "tcp",
+            Network::Tcp4 => "tcp4",
+            Network::Tcp6 => "tcp6",
+            Network::Udp => "udp",
+            Network::Unix => "unix",
+            Network::Unixgram => "unixgram",
+            Network::File => "file",
+        }
     }
 }
 

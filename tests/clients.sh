@@ -31,7 +31,7 @@ metrics() {
     $python tests/clients/metrics.py target/debug/examples/metrics $work
 }
 
-# The picture book in Chromium: its ten steps on a wide and a narrow window, light and dark, by mouse and by
+# The page of `study` in Chromium: its ten steps on a wide and a narrow window, light and dark, by mouse and by
 # keyboard alone; two readers. The pictures are in target/clients/study/pictures.
 study() {
     command -v node >/dev/null && command -v npm >/dev/null || install nodejs npm

@@ -9,7 +9,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 pub struct Counting(pub fn(isize));
 
 // SAFETY: every call goes to `System` with the caller's own arguments, so its contract is kept by
-// passing it on. What the function does is the count's own affair: it allocates nothing.
+// passing it on. The function does not allocate.
 #[allow(unsafe_code)]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

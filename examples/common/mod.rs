@@ -22,8 +22,8 @@ use netpoller::{
 use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use signal_hook::low_level::pipe;
 
-/// Runs an example in a runtime. SIGINT and SIGTERM end it wherever it waits, with status 0; SIGQUIT prints
-/// what it waits for.
+/// Runs an example in a runtime. SIGINT and SIGTERM end it wherever it waits, with status 0;
+/// SIGQUIT prints what it waits for.
 pub fn run<F: Parser, T: Termination>(example: impl AsyncFnOnce(F) -> io::Result<T>) -> ExitCode {
     run_on(|_| Runtime::new(), example)
 }
@@ -131,8 +131,9 @@ pub fn exit_on_signals() -> io::Result<()> {
     thread::Builder::new().spawn(exit).map(drop)
 }
 
-/// Prints what a runtime waits for to standard error at each SIGQUIT (`kill -QUIT`, or Ctrl and backslash),
-/// and lets it go on. A thread hears the signal, so that it can name what holds a loop.
+/// Prints what a runtime waits for to standard error at each SIGQUIT (`kill -QUIT`, or Ctrl and
+/// backslash), and lets it go on. A thread waits for the signal, so that it can name what holds a
+/// loop.
 pub fn dump_on_quit(runtime: Handle) -> io::Result<()> {
     at_each_quit(move || runtime.dump(PATIENCE).to_string())
 }
@@ -157,8 +158,8 @@ pub fn at_each_quit(dump: impl Fn() -> String + Send + 'static) -> io::Result<()
     thread::Builder::new().spawn(dump_each).map(drop)
 }
 
-/// Shared by a loop on a bare reactor and the thread that hears SIGQUIT for it. The loop looks after
-/// each turn whether a dump is wanted, and says which connection it drives.
+/// Shared by a loop on a bare reactor and a thread that waits for SIGQUIT. After each turn the loop
+/// checks whether a dump is wanted, and before each run it says which connection it drives.
 pub struct Watched {
     wanted: AtomicBool,
     answer: Mutex<Option<String>>,
@@ -169,7 +170,7 @@ pub struct Watched {
 impl Watched {
     pub const NONE: usize = usize::MAX;
 
-    /// Begins to hear SIGQUIT, for the loop that this breaker belongs to.
+    /// Begins to wait for SIGQUIT, for the loop that this breaker belongs to.
     pub fn start(breaker: Breaker) -> io::Result<Arc<Watched>> {
         let watched = Arc::new(Watched {
             wanted: AtomicBool::new(false),
@@ -220,8 +221,8 @@ impl Watched {
     }
 }
 
-/// Drains a server at the first SIGINT or SIGTERM, and stops it at the second; SIGQUIT prints what it waits
-/// for. With the feature `signal`, `ServerHandle::drain_on` drains without a thread.
+/// Drains a server at the first SIGINT or SIGTERM, and stops it at the second; SIGQUIT prints what
+/// it waits for. With the feature `signal`, `ServerHandle::drain_on` drains without a thread.
 pub fn drain_on_signals(server: ServerHandle, limit: Duration) -> io::Result<()> {
     let mut signals = stop_signals()?;
     dump_server_on_quit(server.clone())?;
@@ -237,7 +238,8 @@ pub fn drain_on_signals(server: ServerHandle, limit: Duration) -> io::Result<()>
     thread::Builder::new().spawn(end).map(drop)
 }
 
-/// Writes all of it, however slowly the peer takes it; a timeout if the peer takes nothing for `patience`.
+/// Writes all of it, however slowly the peer takes it; a timeout if the peer takes nothing for
+/// `patience`.
 pub async fn write_patiently(
     stream: &TcpStream,
     mut bytes: &[u8],

@@ -1,4 +1,5 @@
-//! The run: cell after cell on the loader's thread, while the main one shows a progress bar and keeps the time.
+//! The run: cell after cell on the loader's thread, while the main one shows a progress bar and
+//! keeps the time.
 
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
@@ -15,8 +16,8 @@ use crate::report;
 
 /// The time that is left over for the pictures.
 const RESERVE: Duration = Duration::from_millis(200);
-/// How far a run may exceed its time before it is given up. The loader's own limits for a dead or slow server are
-/// shorter, so that this one is for faults of the bench.
+/// How far a run may exceed its time before it is given up. The loader's own limits for a dead or
+/// slow server are shorter, so that this one is for faults of the bench.
 const GRACE: Duration = Duration::from_secs(30);
 
 pub struct Results {
@@ -72,8 +73,8 @@ fn progress_bar(length: Duration) -> ProgressBar {
     bar
 }
 
-/// The loader's thread. Modes follow one another for each number of connections, so that other work of the machine
-/// disturbs them alike.
+/// The loader's thread. Modes follow one another for each number of connections, so that other work
+/// of the computer disturbs them alike.
 fn load(
     plan: &Plan,
     start: Instant,

@@ -99,11 +99,11 @@ impl Server {
         spawn(Session::new(stream, self.clone()).run());
     }
 
-    /// Accepts what waits in the queue, so that no client that has connected is reset. Returns whether the
-    /// listener can be closed: false in a shortage of descriptors.
+    /// Accepts what waits in the queue, so that no client that has connected is reset. Returns
+    /// whether the listener can be closed: false in a shortage of descriptors.
     fn accept_queued(self: &Rc<Self>, listener: &TcpListener) -> bool {
         for _ in 0..QUEUE {
-            // By accept(2) itself: no event may have told of the connection.
+            // By accept(2) itself: no event may have reported the connection.
             let accepted = listener.with_fd(|fd| SockRef::from(&fd).accept());
             let opened = accepted.and_then(|accepted| TcpStream::from_std(accepted?.0.into()));
             match opened {

@@ -16,8 +16,9 @@ use clap::Parser;
 
 use serve::{Mode, Options};
 
-/// Echoes what it receives, until SIGINT or SIGTERM; a second signal ends it at once. SIGQUIT prints what
-/// each connection waits for; SIGUSR1 writes the trace, if --trace is given, and else ends it at once
+/// Echoes what it receives, until SIGINT or SIGTERM; a second signal ends it at once. SIGQUIT
+/// prints what each connection waits for; SIGUSR1 writes the trace, if --trace is given, and else
+/// ends it at once
 #[derive(Parser)]
 struct Flags {
     /// Where to listen, as HOST:PORT; port 0 takes a free one
@@ -43,8 +44,8 @@ struct Flags {
     /// ui.perfetto.dev and chrome://tracing; needs the feature `trace`
     #[arg(long, value_name = "PATH")]
     trace: Option<PathBuf>,
-    /// Start no thread that hears SIGQUIT. With one worker and no --trace the process then has one thread,
-    /// and glibc's system calls cost less
+    /// Start no thread that waits for SIGQUIT. With one worker and no --trace the process then has
+    /// one thread, and glibc's system calls cost less
     #[arg(long)]
     no_dumps: bool,
 }

@@ -68,10 +68,10 @@ struct Server {
     stop_descriptor: Descriptor<usize>,
     /// Signals so far: the first begins the drain, the second ends it.
     signals: usize,
-    /// A thread hears SIGQUIT, so that it can tell of a loop that is held. It makes each of glibc's calls
-    /// that may block a little dearer.
+    /// A thread waits for SIGQUIT, so that it can report a loop that is held. It makes each of
+    /// glibc's calls that may block a little dearer.
     watched: Option<Arc<Watched>>,
-    /// Yields a byte for each SIGUSR1, which the loop hears itself.
+    /// Yields a byte for each SIGUSR1, which the loop reads itself.
     trace: Option<(UnixStream, Descriptor<usize>)>,
     options: Options,
 }
@@ -471,7 +471,7 @@ impl Accepting {
         let until = match queue {
             Queue::HoldsMore => return Some(LISTENER),
             Queue::Empty => None,
-            // The connection is still queued, and no edge will tell of it: the deadline hands the
+            // The connection is still queued, and no edge will report it: the deadline hands the
             // listener out again.
             Queue::Short(pause) => Some(Instant::now() + pause),
         };

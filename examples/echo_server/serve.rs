@@ -146,8 +146,8 @@ enum End {
 // ---- the workers ----
 
 /// Runs a worker for each of `stops`. A byte of its stream, or its end of file, begins the drain; a
-/// second byte ends it at once. Calls `ready` once it listens and hears the other signals, with the real
-/// address.
+/// second byte ends it at once. Calls `ready` once it listens and handles the other signals, with
+/// the real address.
 pub fn run(
     options: &Options,
     mut stops: Vec<UnixStream>,

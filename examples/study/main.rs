@@ -1,4 +1,4 @@
-//! The picture book: how a netpoller works, on a page of ten steps.
+//! How a netpoller works, in pictures: a page of ten steps.
 //!
 //! ```text
 //! cargo run --release --features trace,observe --example study     # then open the address in a browser

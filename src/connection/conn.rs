@@ -75,6 +75,8 @@ pub(super) struct Extra {
     /// The protocol has seen what is left, and waits for new bytes. `data` sets it, for the next offer
     /// alone.
     pub(super) waits: bool,
+    /// The peer has ended, so that what is kept is offered whatever the protocol needs.
+    pub(super) is_last: bool,
     /// The protocol's own timer, which may have fired.
     pub(super) timer: Option<TimerKey>,
     /// The connection's own idle timeout, in ticks, in place of the server's.
@@ -173,7 +175,6 @@ impl Conn {
 
     pub(super) fn enter(&mut self, state: State) {
         debug_assert_ne!(self.state(), State::Closed);
-        debug_assert_eq!(State::ALL[state as usize], state, "they are in order");
         if !state.takes_writes() {
             self.end_others_writes();
             // What was left so far is taken in, unless the connection is closed: then it is dropped, and

@@ -12,8 +12,8 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::error::{Limit, QUEUED, QUEUED_IN_ALL, direction_ended, over_limit};
 use super::limits::Quota;
@@ -34,36 +34,32 @@ pub(super) struct Inbox {
     /// What was written by id since a handle last wrote. Its last small pieces are in `small`.
     written: Vec<Arc<[u8]>>,
     small: Vec<u8>,
-    /// How many bytes were left by handles and by id. They are charged to the limit over all.
-    bytes: usize,
+    left: Left,
     /// How many bytes wait in the connection's own queue, as it was noted last.
     pub(super) queued: usize,
-    /// A write met the limit of the connection, which ends by it.
-    is_over: bool,
     /// A set. [`CLOSE`] and [`ABORT`]: a handle or an id has asked for it, and the connection is told
     /// once. [`END`]: our direction has ended for another reason. Unless it is zero, writes are refused.
     asked: u8,
     /// The socket is closed.
     is_closed: bool,
     pub(super) is_busy: bool,
-    /// It is busy no more, and has not run since.
-    was_busy: bool,
-    /// Whether the connection was asked for its id.
-    has_id: bool,
 }
 
-/// What a connection takes from its inbox.
-pub(super) struct Taken {
-    pub(super) queue: OutQueue,
-    /// A write met the limit.
+/// What is there for a connection to take.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Left {
+    /// How many bytes were left by handles and by id. They are charged to the limit over all.
+    pub(super) bytes: usize,
+    /// A write met the limit of the connection, which ends by it.
     pub(super) is_over: bool,
+    /// It is busy no more.
     pub(super) was_busy: bool,
 }
 
 impl Inbox {
     /// Whether there is nothing for the connection to take.
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes == 0 && !self.is_over && !self.was_busy
+        self.left == Left::default()
     }
 
     /// Takes in what was written by id. Small pieces are put together.
@@ -93,7 +89,8 @@ impl Inbox {
 /// What a connection shares with all that write to it.
 #[derive(Debug)]
 pub(super) struct Mailbox {
-    id: ConnId,
+    /// Set once the connection is asked for it.
+    id: OnceLock<ConnId>,
     /// The runtime of its worker.
     thread: Handle,
     machine: MachineId,
@@ -114,9 +111,8 @@ impl Mailbox {
 
     fn error(&self, op: &'static str, cause: Cause) -> io::Error {
         let [source, addr] = self.ends.clone();
-        let mut error = OpError::new(op, self.net, addr, cause);
-        error.source = source;
-        error.into()
+        let error = OpError::new(op, self.net, addr, cause);
+        OpError { source, ..error }.into()
     }
 
     /// Wakes the connection: at once on its own thread, else in its thread's next turn.
@@ -148,16 +144,16 @@ impl Mailbox {
         if more == 0 {
             return Ok(());
         }
-        debug_assert!(!inbox.is_over, "it takes nothing more");
+        debug_assert!(!inbox.left.is_over, "it takes nothing more");
         let was_empty = inbox.is_empty();
         let refused = |limit: Limit| Err(self.error(limit.0, over_limit(limit)));
-        let waiting = inbox.bytes + inbox.queued;
+        let waiting = inbox.left.bytes + inbox.queued;
         let left = if waiting.saturating_add(more) > self.most_queued {
-            inbox.is_over = true;
+            inbox.left.is_over = true;
             inbox.end();
             refused(QUEUED)
         } else if self.quota.charge(more) {
-            inbox.bytes += more;
+            inbox.left.bytes += more;
             push(&mut inbox);
             Ok(())
         } else {
@@ -192,7 +188,8 @@ impl Mailbox {
 /// the loop next runs that connection. It stays on its thread, as its queue does: it is not `Send`.
 ///
 /// A peer that does not take what it is sent holds up nothing else: when more waits than
-/// [`Limits::most_queued`](crate::Limits::most_queued) allows, the peer is dropped, with a RST.
+/// [`Limits::most_queued`](crate::Limits::most_queued) allows, the peer is dropped, with a RST. Leave no
+/// more than that in one run of a task: the peer is offered it afterwards.
 ///
 /// ```
 /// use std::io;
@@ -222,10 +219,8 @@ pub struct ConnHandle {
 impl ConnHandle {
     /// For the connection whose callback runs.
     pub(super) fn new(fd: &Fd, most_queued: usize, quota: Arc<Quota>, inbox: Inbox) -> Self {
-        /// Counts the mailboxes that this process has made.
-        static HANDLES: AtomicU64 = AtomicU64::new(0);
         let mailbox = Mailbox {
-            id: ConnId(HANDLES.fetch_add(1, Ordering::Relaxed)),
+            id: OnceLock::new(),
             thread: Handle::current(),
             machine: context::running_machine(),
             token: fd.desc.token(),
@@ -288,7 +283,7 @@ impl ConnHandle {
     /// Bytes that wait to be written.
     pub fn queued(&self) -> usize {
         let inbox = self.mailbox.inbox();
-        inbox.bytes + inbox.queued
+        inbox.left.bytes + inbox.queued
     }
 
     /// Whether the connection is closed.
@@ -302,7 +297,7 @@ impl ConnHandle {
         if !inbox.is_closed
             && mem::replace(&mut inbox.is_busy, busy)
             && !busy
-            && !mem::replace(&mut inbox.was_busy, true)
+            && !mem::replace(&mut inbox.left.was_busy, true)
         {
             drop(inbox);
             // A drain may have waited for just that, and the peer's time begins anew.
@@ -328,19 +323,16 @@ impl ConnHandle {
         Arc::strong_count(&self.mailbox) == 1 && inbox.is_empty() && !inbox.is_busy
     }
 
-    pub(super) fn take(&self) -> Taken {
+    pub(super) fn take(&self) -> (OutQueue, Left) {
         let mut inbox = self.mailbox.inbox();
         let mut queue = self.queue.take();
         inbox.move_to(&mut queue);
-        debug_assert_eq!(queue.len(), inbox.bytes, "all that was left is charged");
+        let left = mem::take(&mut inbox.left);
+        debug_assert_eq!(queue.len(), left.bytes, "all that was left is charged");
         // The bytes go into the connection's queue, whose length is noted later. Until then they count
         // here.
-        inbox.queued += mem::take(&mut inbox.bytes);
-        Taken {
-            queue,
-            is_over: mem::take(&mut inbox.is_over),
-            was_busy: mem::take(&mut inbox.was_busy),
-        }
+        inbox.queued += left.bytes;
+        (queue, left)
     }
 
     /// The connection is closed. Returns how many bytes are left.
@@ -348,9 +340,9 @@ impl ConnHandle {
         drop(self.queue.take());
         let mut inbox = self.mailbox.inbox();
         debug_assert!(!inbox.is_closed, "a connection is closed once");
-        let left = mem::take(&mut *inbox);
+        let bytes = mem::take(&mut *inbox).left.bytes;
         inbox.is_closed = true;
-        left.bytes
+        bytes
     }
 }
 
@@ -428,17 +420,21 @@ impl Remotes {
 
     /// The connection was asked for its id.
     pub(super) fn enter(&self, handle: &ConnHandle) -> ConnId {
+        /// The next id of this process.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         debug_assert!(!handle.is_closed(), "it would never leave");
-        let mailbox = &handle.mailbox;
-        if !mem::replace(&mut mailbox.inbox().has_id, true) {
-            lock(&self.0).insert(mailbox.id, mailbox.clone());
-        }
-        mailbox.id
+        *handle.mailbox.id.get_or_init(|| {
+            let id = ConnId(NEXT.fetch_add(1, Ordering::Relaxed));
+            lock(&self.0).insert(id, handle.mailbox.clone());
+            id
+        })
     }
 
     /// The connection is closed.
     pub(super) fn leave(&self, handle: &ConnHandle) {
         debug_assert!(handle.is_closed(), "it could enter again");
-        lock(&self.0).remove(&handle.mailbox.id);
+        if let Some(id) = handle.mailbox.id.get() {
+            lock(&self.0).remove(id);
+        }
     }
 }

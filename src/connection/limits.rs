@@ -32,8 +32,10 @@ pub struct Limits {
     /// that is slow to read is dropped.
     ///
     /// A callback gets an error for a refused write. If the callback then fails too, the connection
-    /// ends with a RST. A refused write by a [`ConnHandle`](crate::ConnHandle) ends the connection
-    /// with a RST: the peer takes less than it is sent.
+    /// ends with a RST. A refused write by a [`ConnHandle`](crate::ConnHandle) or an id ends the
+    /// connection with a RST, since a message would be missing. What they leave is offered to the peer
+    /// when the connection next runs: a task or a callback that leaves more than this in one run ends
+    /// the connection of a fast peer too.
     pub most_queued: usize,
     /// The same for all connections of a server together, on whichever worker. By default no limit.
     /// Without room a write is refused, and the connection goes on; in a callback it is refused only if

@@ -58,7 +58,6 @@ impl<P: Protocol> Connection<P> {
         conn.received(bytes.len());
         conn.moved(Direction::Read, bytes.len());
         if filters {
-            // What the filter makes of it is offered in the next step.
             conn.filter_input(bytes);
             // While it closes, what the peer takes is its sign of life.
             if conn.state() == State::Closing {
@@ -67,12 +66,13 @@ impl<P: Protocol> Connection<P> {
         } else if conn.unused() == 0 && !conn.needs_more_than(bytes.len()) {
             self.offer(Cow::Borrowed(bytes));
         } else {
-            conn.keep_more(bytes);
-            if conn.can_offer() {
-                self.offer_unused();
-            }
+            conn.extra().unused.extend_from_slice(bytes);
         }
-        self.conn.heard();
+        if !self.conn.is_asked() && self.conn.can_offer() {
+            self.offer_unused();
+        }
+        // After the callbacks: their time is not the peer's.
+        self.conn.heard = self.conn.fresh_tick();
     }
 
     /// End of file. After it a read does not report a reset; SO_ERROR does.
@@ -88,14 +88,8 @@ impl<P: Protocol> Connection<P> {
         // What is kept for a protocol that needs more is offered once more before the end is told.
         // The next read finds the end of file again.
         if self.conn.state().delivers() && self.conn.has_unseen() {
-            let before = self.conn.extra().unused.len();
-            self.offer_unused();
-            // Once: a protocol that used none of it may need more again.
-            let extra = self.conn.extra();
-            if extra.unused.len() == before {
-                extra.seen = before;
-            }
-            return;
+            self.conn.extra().is_last = true;
+            return self.offer_unused();
         }
         // The next edge can only be a reset.
         self.conn.fd.desc.drained(Direction::Read);
@@ -171,19 +165,21 @@ impl Conn {
         self.peek(|extra| extra.unused.len() > extra.seen)
     }
 
-    /// Whether there are kept bytes to offer now: some are unseen, and there are as many as the
-    /// protocol needs.
+    /// Whether there are kept bytes to offer now: some are unseen, there are as many as the protocol
+    /// needs, and the peer does not have to take its answers first.
     pub(super) fn can_offer(&self) -> bool {
         let kept = self.peek(|extra| extra.unused.len());
         debug_assert!(
             self.peek(|extra| extra.seen) <= kept,
             "only what is kept was seen"
         );
-        self.state().delivers() && self.has_unseen() && !self.needs_more_than(kept)
+        let is_wanted = self.has_unseen() && !self.needs_more_than(kept);
+        is_wanted && self.state().delivers() && !self.holds_input()
     }
 
+    /// Whether the protocol needs more than this. What is left at the peer's end is all that it gets.
     fn needs_more_than(&self, bytes: usize) -> bool {
-        self.peek(|extra| extra.need > bytes)
+        self.peek(|extra| !extra.is_last && extra.need > bytes)
     }
 
     fn need_no_more(&mut self) {
@@ -203,14 +199,6 @@ impl Conn {
             self.end_over_limit(UNUSED);
         }
         self.filter_output(&[]);
-    }
-
-    /// Keeps some more, behind what is kept already.
-    pub(super) fn keep_more(&mut self, bytes: &[u8]) {
-        debug_assert!(self.extra.is_some(), "the bytes would be lost");
-        if let Some(extra) = &mut self.extra {
-            extra.unused.extend_from_slice(bytes);
-        }
     }
 
     /// Keeps what is left of the input behind the first `used` bytes; `seen` of it was offered.

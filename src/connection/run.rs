@@ -24,6 +24,7 @@ use super::Protocol;
 use super::conn::Conn;
 use super::error::{CloseReason, stopped};
 use super::handle::ConnHandle;
+use super::rate::NEVER;
 use super::shared::Phase;
 use super::state::{Drain, Event, State};
 use crate::endpoints::End;
@@ -243,8 +244,8 @@ impl<P: Protocol> Connection<P> {
         }
         match rated {
             Ok(next) => {
-                conn.free_extra();
-                conn.plan(next);
+                let free_at = conn.free_extra();
+                conn.plan(next.min(free_at));
                 conn.park()
             }
             Err(error) => {
@@ -357,10 +358,12 @@ impl<P: Protocol> Connection<P> {
 
 impl Conn {
     /// Notes whether there is anything left to attend to, and frees `extra` if nothing in it is needed.
-    fn free_extra(&mut self) {
+    /// Returns when to try again.
+    fn free_extra(&mut self) -> u64 {
         let (now, grace) = (self.now(), self.settings().drain_grace);
         let Some(extra) = &mut self.extra else {
-            return self.attend(false);
+            self.attend(false);
+            return NEVER;
         };
         // `Conn::wait` holds for one offer alone. The fast path does not clear it.
         extra.waits = false;
@@ -370,11 +373,17 @@ impl Conn {
         // Kept, however idle the connection is.
         let set = extra.handle.is_some() || extra.idle.is_some() || extra.old_at.is_some();
         // A drain has to know of this traffic.
-        let sent_lately = extra.sent > self.heard && extra.sent.saturating_add(grace) > now;
-        if !needed && !set && !sent_lately {
-            self.extra = None;
-        }
+        let sent_until = extra.sent.saturating_add(grace);
+        let sent_lately = extra.sent > self.heard && sent_until > now;
         self.attend(needed);
+        if needed || set {
+            return NEVER;
+        }
+        if sent_lately {
+            return sent_until;
+        }
+        self.extra = None;
+        NEVER
     }
 
     /// Writes what waits, as far as the system takes it and the budget allows.
@@ -397,11 +406,9 @@ impl Conn {
             self.fd.desc.park_waiting(Direction::Read, machine);
         } else if self.reads() && !self.holds_input() {
             return Step::Again;
-        } else if self.to_send() == 0 {
-            // The socket is readable, but must not be read now. The readiness is cleared, so that the
-            // next `park`, in this run, parks for reading: else only the timer would wake it.
-            self.fd.desc.drained(Direction::Read);
-            return Step::Again;
+        } else {
+            // It is not to be read before the peer has taken what waits.
+            debug_assert!(self.to_send() > 0, "only the timer would wake it");
         }
         Step::Parked
     }
@@ -439,8 +446,9 @@ impl Conn {
         debug_assert_eq!(self.state(), State::Closed, "nothing runs on it any more");
         let aborts = self.take_asked() == Some(Event::Aborted);
         let others = self.peek(|extra| extra.handle.as_ref().map_or(0, ConnHandle::end));
-        // A close that throws bytes away is a RST: the peer learns that the stream was cut.
-        let is_cut = self.forget_reply() || self.queued() + others > 0;
+        // A close that throws bytes away is a RST: the peer learns that the stream was cut. A callback
+        // that panicked may have written some.
+        let is_cut = !self.shared.out.take().is_empty() || self.queued() + others > 0;
         self.fd.close_for_good(resets || aborts || is_cut);
         self.cancel_timer();
         self.set_timer(None);

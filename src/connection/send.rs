@@ -11,7 +11,7 @@ use std::mem;
 use super::conn::{Conn, Extra};
 use super::error::{CloseReason, Limit, QUEUED, QUEUED_IN_ALL, direction_ended, over_limit};
 use super::filter::{Filter, FilterIo, Filtering, offer, with_framing};
-use super::handle::{ConnHandle, Taken};
+use super::handle::ConnHandle;
 use super::out_queue::OutQueue;
 use super::shared::GATHER;
 use super::state::{ABORT, CLOSE, State};
@@ -194,14 +194,6 @@ impl Conn {
         self.shared.out.replace(out);
     }
 
-    /// Discards what a callback that panicked wrote. Returns whether there was any.
-    pub(super) fn forget_reply(&mut self) -> bool {
-        let mut out = self.shared.out.borrow_mut();
-        let is_cut = !out.is_empty();
-        out.clear();
-        is_cut
-    }
-
     // ---- the queue ----
 
     /// Queues bytes that are not sent at once, by `push`; a filter gets them in place of the queue.
@@ -252,22 +244,16 @@ impl Conn {
         }
         self.put_gathered();
         let take = |extra: &Extra| extra.handle.as_ref().map(ConnHandle::take);
-        let Some(taken) = self.peek(take) else {
+        let Some((queue, left)) = self.peek(take) else {
             return;
         };
-        let Taken {
-            queue,
-            is_over,
-            was_busy,
-        } = taken;
-        self.extra().charged += queue.len();
-        if was_busy && !self.state().closes() {
+        self.extra().charged += left.bytes;
+        if left.was_busy && !self.state().closes() {
             self.heard();
         }
-        if is_over {
+        if left.is_over {
             self.end_over_limit(QUEUED);
-        }
-        if !queue.is_empty() && !is_over && self.state().takes_writes() {
+        } else if left.bytes > 0 && self.state().takes_writes() {
             match self.is_filtered() {
                 true => self.filter_output(&queue.concat()),
                 false => self.extra().queue.append(queue),
@@ -342,14 +328,14 @@ impl Conn {
         }
         // Once the connection closes, or the peer has ended, nothing is offered.
         if self.state() == State::Opening || self.state().delivers() {
-            self.keep_more(&io.to_protocol);
+            self.extra().unused.extend_from_slice(&io.to_protocol);
         }
         // Once our direction has ended, nothing goes out.
         if self.state() != State::Finished {
             self.extra().queue.push(&io.to_peer);
         }
         self.note_queued();
-        if io.closes && self.can_offer() && !self.holds_input() {
+        if io.closes && self.can_offer() {
             self.extra().closes = true;
         } else if io.closes {
             self.close_for(CloseReason::Asked);

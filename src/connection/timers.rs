@@ -78,7 +78,7 @@ impl Conn {
 
     /// The time by a fresh reading, rounded up: a time that counts from here is never early.
     #[inline]
-    fn fresh_tick(&self) -> u64 {
+    pub(super) fn fresh_tick(&self) -> u64 {
         let clock = &self.fd.desc.core().clock;
         clock.read();
         clock.tick_ceiling().get()

@@ -179,9 +179,13 @@ async fn next(
     }
 }
 
-/// Waits until the listener is closed, or its deadline passes: no listener is ever writable.
+/// Waits until the listener is closed or shut down, or its deadline passes: no listener is ever writable.
 async fn ended(listener: &Fd) -> io::Result<()> {
-    let never = listener.op(Direction::Write, |_| Err(io::ErrorKind::WouldBlock.into()));
+    let never = listener.op(Direction::Write, |fd| match fd.desc.is_hung_up() {
+        // What the system says to an accept. Over poll(2) a wait would end at once, again and again.
+        true => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+        false => Err(io::ErrorKind::WouldBlock.into()),
+    });
     never.named(Name::Accept).await
 }
 

@@ -347,7 +347,7 @@ impl Dialer {
             Err(error) => return Err(Cause::by("connect")(error)),
         };
         let network = self.resolution.network;
-        let fd = Fd::adopt("dialling", socket, network).map_err(Cause::by("netpoll"))?;
+        let fd = Fd::adopt("dialling", socket, network).map_err(Cause::by("epoll_ctl"))?;
         if self.control.is_some() {
             // The hook was lent the descriptor: see `with_fd`.
             fd.desc.set_short_io_inconclusive();

@@ -15,11 +15,13 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use futures_io::{AsyncRead, AsyncWrite};
+use socket2::SockRef;
 
 use super::addr::{Kind, Tcp, Udp, Unix};
 use super::datagram::Datagram;
 use super::fd::{Fd, Needs};
 use super::listener::Listener;
+use super::options::{self, KeepAlive};
 use super::source::Pipe;
 use super::stream::Stream;
 use crate::endpoints::{End, Network};
@@ -162,7 +164,8 @@ macro_rules! carriers {
 
             // ---- readiness ----
 
-            /// Waits until a read may succeed, or would report an end of file or an error.
+            /// Waits until a read may succeed, or would report an end of file or an error. A new socket counts
+            /// as ready until a try says `WouldBlock`, also one whose connect(2) is under way.
             ///
             /// # Errors
             ///
@@ -171,7 +174,8 @@ macro_rules! carriers {
                 self.fd.readiness(Direction::Read)
             }
 
-            /// Waits until a write may take something, or would fail.
+            /// Waits until a write may take something, or would fail: see
+            #[doc = concat!("[`readable`](", stringify!($Handle), "::readable) for new sockets.")]
             ///
             /// # Errors
             ///
@@ -305,9 +309,10 @@ sockets!(Stream Datagram);
 
 // Sockets taken over from std, and given back to it: Go's `net/file.go` (`FileConn`, `TCPConn.File`).
 macro_rules! from_std {
-    ($($Ours:ident<$Kind:ident>, $name:literal: $Std:ty, $network:ident;)*) => { $(
+    ($($Ours:ident<$Kind:ident>, $name:literal: $Std:ty, $network:ident $(, $set:path)?;)*) => { $(
         impl $Ours<$Kind> {
-            /// Takes over a socket of std's, with its options as they are.
+            /// Takes over a socket of std's, with its options as they are. Of a TCP listener, what is
+            /// accepted has Go's defaults: no delay, and keep-alive.
             ///
             /// ```
             /// # fn main() -> std::io::Result<()> {
@@ -331,6 +336,8 @@ macro_rules! from_std {
             /// Outside a runtime.
             pub fn from_std(socket: $Std) -> io::Result<Self> {
                 socket.set_nonblocking(true)?;
+                // What is accepted inherits them.
+                $($set(&SockRef::from(&socket), Some(KeepAlive::default()));)?
                 let what = concat!($name, "::from_std");
                 let fd = Fd::adopt(what, socket, Network::$network)?;
                 // What lies between it and the wire may end a read early: see `with_fd`.
@@ -356,7 +363,7 @@ macro_rules! from_std {
 from_std! {
     Stream<Tcp>, "TcpStream": std::net::TcpStream, Tcp;
     Stream<Unix>, "UnixStream": unix::net::UnixStream, Unix;
-    Listener<Tcp>, "TcpListener": std::net::TcpListener, Tcp;
+    Listener<Tcp>, "TcpListener": std::net::TcpListener, Tcp, options::set_on_all;
     Listener<Unix>, "UnixListener": unix::net::UnixListener, Unix;
     Datagram<Udp>, "UdpSocket": std::net::UdpSocket, Udp;
     Datagram<Unix>, "UnixDatagram": unix::net::UnixDatagram, Unixgram;

@@ -12,7 +12,7 @@ use socket2::{SockRef, Socket};
 
 use super::addr::{self, Kind, Tcp, ToAddr};
 use super::error::{Cause, amended};
-use super::fd::{Failure, Fd, Name, RuntimeCore};
+use super::fd::{Fd, Name, RuntimeCore};
 use super::options::{self, KeepAlive};
 use super::resolve::{Control, Hook, LISTEN, Resolution, common_settings};
 use super::stream::Stream;
@@ -240,6 +240,38 @@ impl<K: Kind> Listener<K> {
         }
     }
 
+    /// Accepts a connection that waits in the system's queue, without waiting for one, nor for the accepts
+    /// that wait. As [`accept`](Listener::accept), passes over what was aborted.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{TcpListener, TcpStream};
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let client = TcpStream::connect(listener.local_addr()?).await?;
+    ///
+    /// // What waits is served, and not reset by the close.
+    /// while let Ok((stream, _peer)) = listener.try_accept() {
+    ///     stream.write_all(b"goodbye\n").await?;
+    /// }
+    /// listener.close()?;
+    /// assert_eq!(client.read_with(|bytes| bytes.to_vec()).await?, b"goodbye\n");
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::WouldBlock`] if none waits; else as [`accept`](Listener::accept).
+    pub fn try_accept(&self) -> io::Result<(Stream<K>, K::Addr)> {
+        loop {
+            if let Some(accepted) = accept_now(&self.fd)? {
+                return self.open(accepted).map_err(|error| failed(&self.fd, error));
+            }
+        }
+    }
+
     /// An accepted connection as a stream, in the listener's runtime.
     pub(super) fn open(&self, accepted: Accepted) -> io::Result<(Stream<K>, K::Addr)> {
         let peer = K::addr(&accepted.peer).ok_or(io::ErrorKind::InvalidData)?;
@@ -327,8 +359,8 @@ pub(crate) fn prepare(socket: &OwnedFd, network: Network) -> io::Result<Addr> {
     let socket = SockRef::from(socket);
     socket.set_nonblocking(true)?;
     if network.is_tcp() {
-        // What is accepted inherits it. Go sets it on each connection.
-        socket.set_tcp_nodelay(true)?;
+        // What is accepted inherits them. Go sets them on each connection.
+        options::set_on_all(&socket, Some(KeepAlive::default()));
     }
     Ok(addr::from_system(&socket.local_addr()?))
 }
@@ -341,7 +373,7 @@ pub(super) fn accept_now(listener: &Fd) -> io::Result<Option<Accepted>> {
 
 /// The error of a connection that was accepted and could not be taken in.
 pub(super) fn failed(listener: &Fd, error: io::Error) -> io::Error {
-    listener.error("accept", Failure::System(error), 0)
+    listener.op_error("accept", Cause::by("epoll_ctl")(error), 0)
 }
 
 /// One system call. A peer that gave up before it was accepted is charged as an operation too, so that

@@ -163,15 +163,16 @@ impl Resolution {
         self.suitable(found, host)
     }
 
-    /// The address of an empty host: loopback to dial, any to listen; of IPv4 if possible.
+    /// The address of an empty host: loopback to dial, of IPv4 if possible; any to listen, where `to_bind`
+    /// tries both families.
     fn own_address(&self) -> IpAddr {
-        let every: IpAddr = match self.takes_v4() && (has_v4() || !self.takes_v6()) {
-            true => Ipv4Addr::UNSPECIFIED.into(),
-            false => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        match self.op {
-            LISTEN => every,
-            _ => to_dial((every, 0).into()).ip(),
+        let listens = self.op == LISTEN;
+        let v4 = self.takes_v4() && (listens || !self.takes_v6() || has_v4());
+        match (v4, listens) {
+            (true, true) => Ipv4Addr::UNSPECIFIED.into(),
+            (true, false) => Ipv4Addr::LOCALHOST.into(),
+            (false, true) => Ipv6Addr::UNSPECIFIED.into(),
+            (false, false) => Ipv6Addr::LOCALHOST.into(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 // Mirrors Go's `net/unixsock.go` and `net/unixsock_posix.go`.
 
+use std::fs;
 use std::io;
 use std::os::unix::net;
 use std::path::Path;
@@ -155,7 +156,6 @@ impl Listener<Unix> {
             Some(Addr::Path(path)) if unlink && !self.fd.is_closed() => Some(path),
             _ => None,
         };
-        let is_file = |path: &Path| !path.as_os_str().is_empty() && !is_abstract(path);
         self.fd
             .socket()
             .set_unlink(path.filter(|path| is_file(path)));
@@ -262,7 +262,25 @@ async fn open(
         set_up(&socket, &address)?;
         Fd::adopt(what, socket, network).map_err(Cause::by("epoll_ctl"))
     };
-    open().map_err(|cause| op_error(op, network, path, cause))
+    open().map_err(|cause| {
+        // It is bound, and nothing will use it: the path would refuse the next try.
+        let is_bound = matches!(
+            cause,
+            Cause::System {
+                call: "listen" | "epoll_ctl",
+                ..
+            }
+        );
+        if op == "listen" && is_bound && is_file(path) {
+            drop(fs::remove_file(path));
+        }
+        op_error(op, network, path, cause)
+    })
+}
+
+/// Whether it is the path of a file, and no name of the abstract namespace.
+fn is_file(path: &Path) -> bool {
+    !path.as_os_str().is_empty() && !is_abstract(path)
 }
 
 fn bind(socket: &Socket, on: &SockAddr) -> Result<(), Cause> {

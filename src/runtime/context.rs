@@ -139,19 +139,13 @@ pub(super) fn leave(before: &Run) {
     });
 }
 
-/// Whether a runtime is entered on this thread.
-#[inline]
-pub(super) fn is_inside() -> bool {
-    RUN.with(|run| !run.home.get().is_null())
-}
-
 // ---- a run ----
 
 /// A machine begins to run, with a fresh budget. `waker` is its own if it is a future, else null.
 #[inline]
 pub(crate) fn begin(id: MachineId, waker: *const Waker) {
-    debug_assert!(is_inside());
     RUN.with(|run| {
+        debug_assert!(!run.home.get().is_null(), "a runtime is entered");
         run.id.set(id);
         run.waker.set(waker);
         run.budget.set(BUDGET);

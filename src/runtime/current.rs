@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::context::{self, Run};
-use super::lent;
 use super::panics::catch;
 use super::scheduler::Scheduler;
 use super::waker::{INHERITED, Remote};
@@ -63,12 +62,8 @@ impl Entered {
     }
 
     fn enter(scheduler: &Rc<Scheduler>, is_turn: bool) -> Self {
-        let outer = CURRENT.replace(Some(scheduler.clone()));
-        if outer.is_none() {
-            lent::open(scheduler.buffer.take());
-        }
         Entered {
-            outer,
+            outer: CURRENT.replace(Some(scheduler.clone())),
             before: context::enter(scheduler.home()),
             is_turn,
         }
@@ -78,17 +73,10 @@ impl Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         context::leave(&self.before);
-        let outer = self.outer.take();
-        let outside = outer.is_none();
-        let left = CURRENT.replace(outer);
+        let left = CURRENT.replace(self.outer.take());
         debug_assert!(left.is_some(), "only this leaves what was entered");
-        if let Some(scheduler) = &left {
-            if outside {
-                scheduler.buffer.set(lent::close());
-            }
-            if self.is_turn {
-                scheduler.turn_ended();
-            }
+        if let Some(scheduler) = left.as_ref().filter(|_| self.is_turn) {
+            scheduler.turn_ended();
         }
         // Last, for it may be the last reference to the runtime.
         drop(left);

@@ -2,19 +2,14 @@
 //!
 //! | state | meaning | moved there by | on to |
 //! |---|---|---|---|
-//! | Closed | no runtime is entered on this thread | `close` | Empty or Full by `open` |
-//! | Empty | a runtime is entered, and no buffer is here | `open`, the first time; `take` | Full by `give_back`; Closed by `close` |
-//! | Full | the buffer is here | `open`; `give_back` | Empty by `take`; Closed by `close` |
+//! | Empty | the buffer is lent, or there was none yet | the thread's beginning; `take` | Full by `give_back` |
+//! | Full | the buffer is here | `give_back` | Empty by `take`; freed when the thread ends |
 //!
-//! The thread-local has no destructor, since the check for one doubles the cost of an access. So
-//! its owner must empty it: a runtime puts the buffer in when it is entered, for one turn or for all turns
-//! of a `block_on`, and takes it out when it is left. In Closed, each read makes a buffer of its own and
-//! drops it.
+//! The thread-local has no destructor, since the check for one doubles the cost of an access. Another one
+//! has, which is asked for only when a buffer is made.
 
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
-
-use super::context;
 
 /// What one read takes at most: half of what a socket's receive buffer holds by default, and small
 /// enough for the caches.
@@ -23,8 +18,19 @@ pub(crate) const LENGTH: usize = 64 * 1024;
 pub(crate) type Buffer = Box<[u8; LENGTH]>;
 
 thread_local! {
-    /// `None` when Empty or Closed.
+    /// `None` when Empty.
     static LENT: Cell<Option<ManuallyDrop<Buffer>>> = const { Cell::new(None) };
+
+    static AT_THE_END: AtTheEnd = const { AtTheEnd };
+}
+
+/// Frees the thread's buffer.
+struct AtTheEnd;
+
+impl Drop for AtTheEnd {
+    fn drop(&mut self) {
+        drop(LENT.take().map(ManuallyDrop::into_inner));
+    }
 }
 
 /// Takes the buffer out, so that a closure which reads again gets another.
@@ -35,6 +41,8 @@ pub(crate) fn take() -> Buffer {
 
 #[cold]
 fn make() -> Buffer {
+    // Fails only in a destructor that reads while the thread ends: then one buffer is not freed.
+    let _ = AT_THE_END.try_with(|_| ());
     let buffer = vec![0; LENGTH].into_boxed_slice();
     buffer.try_into().expect("it is of that length")
 }
@@ -42,11 +50,9 @@ fn make() -> Buffer {
 /// Gives it back, for the next read.
 #[inline]
 pub(crate) fn give_back(buffer: Buffer) {
-    if context::is_inside()
-        && let Some(other) = LENT.replace(Some(ManuallyDrop::new(buffer)))
-    {
-        drop(ManuallyDrop::into_inner(other));
-    }
+    // There is another if a closure has read again.
+    let other = LENT.replace(Some(ManuallyDrop::new(buffer)));
+    drop(other.map(ManuallyDrop::into_inner));
 }
 
 /// Reads into the buffer. After an error the buffer is given back; otherwise the caller gives it back.
@@ -62,16 +68,4 @@ pub(crate) fn fill<E>(
             Err(error)
         }
     }
-}
-
-/// A runtime is entered, with the buffer that it took out when it was left.
-pub(super) fn open(buffer: Option<Buffer>) {
-    debug_assert!(!context::is_inside(), "the outermost turn opens it");
-    LENT.set(buffer.map(ManuallyDrop::new));
-}
-
-/// A runtime is left, and nothing stays in the thread.
-pub(super) fn close() -> Option<Buffer> {
-    debug_assert!(!context::is_inside(), "the outermost turn has ended");
-    LENT.take().map(ManuallyDrop::into_inner)
 }

@@ -93,16 +93,13 @@ impl Note {
 
     /// Notes that a future waits with this waker.
     pub(crate) fn waits(&mut self, waker: &Waker, on: &'static str) {
-        let waiter = Waiter::waker(waker);
-        let stands = |(home, key): &(Handle, usize)| {
-            home.if_here(|scheduler| {
-                let noted = &scheduler.notes.borrow()[*key];
-                matches!(noted, Noted::Wait(known, _) if *known == waiter)
-            }) == Some(true)
+        let noted = || Noted::Wait(Waiter::waker(waker), on);
+        let renew = |(home, key): &(Handle, usize)| {
+            home.if_here(|scheduler| scheduler.notes.borrow_mut()[*key] = noted())
         };
-        // Many futures are polled for each message: an entry that stands is not written again.
-        if !self.0.as_ref().is_some_and(stands) {
-            *self = Note::new(Noted::Wait(waiter, on));
+        // An entry of this runtime is written over, since many futures are polled for each message.
+        if self.0.as_ref().and_then(renew).is_none() {
+            *self = Note::new(noted());
         }
     }
 }
@@ -350,7 +347,7 @@ impl Scheduler {
 impl Socket {
     /// Adds the network, and both ends as far as they are known.
     pub(crate) fn look(&self, entry: &mut Entry) {
-        let ask = |end| self.endpoint(end).or_else(|| self.ask_endpoint(end));
+        let ask = |end| self.endpoint(end).or_else(|| self.ask_endpoint(end).ok());
         let [local, peer] = [End::Local, End::Peer].map(ask);
         entry
             .put("network", Value::text(self.network().name()))

@@ -371,7 +371,6 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        self.scheduler.forget_host();
         // Entered, since destructors may spawn or ask for the time. `None` where the thread is ending.
         let entered = Entered::to_drop(&self.scheduler);
         self.scheduler.shut_down();

@@ -31,7 +31,6 @@ use super::current::{self, Entered};
 use super::handle::Handle;
 use super::host::Host;
 use super::join::{self, JoinError, JoinHandle};
-use super::lent::Buffer;
 use super::look::Noted;
 use super::machine::{Body, Machine, MachineId, Machines};
 use super::panics::{catch, wake_quietly};
@@ -63,8 +62,6 @@ pub(crate) struct Scheduler {
     left_in_round: Cell<usize>,
     /// The root's waker, as a dump knows it, while there is a root.
     pub(super) root_waker: Cell<Option<Waiter>>,
-    /// The loop's buffer (`lent.rs`), while this runtime is not entered.
-    pub(crate) buffer: Cell<Option<Buffer>>,
     /// The `Runtime` was dropped. If the thread is still inside it, `current::try_with` finds no runtime.
     pub(super) is_gone: Cell<bool>,
     /// What a dump shows that is in no other table.
@@ -98,7 +95,6 @@ impl Scheduler {
             woken: RefCell::default(),
             left_in_round: Cell::new(0),
             root_waker: Cell::default(),
-            buffer: Cell::new(None),
             is_gone: Cell::new(false),
             notes: RefCell::default(),
             stopwatch,

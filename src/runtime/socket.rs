@@ -31,6 +31,7 @@
 // Mirrors `poll.FD` and `fdMutex` in Go's `internal/poll` (`fd_unix.go`, `fd_mutex.go`).
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::io;
 use std::mem;
 use std::path::PathBuf;
 use std::task::Waker;
@@ -164,19 +165,19 @@ impl Socket {
     }
 
     /// Asks the system for an end's address, which is kept if it fits into [`Endpoints`].
-    pub(crate) fn ask_endpoint(&self, end: End) -> Option<Addr> {
+    pub(crate) fn ask_endpoint(&self, end: End) -> io::Result<Addr> {
         // A file, and a source that its user owns, need not be a socket.
         if self.owned.raw() < 0 || self.network() == Network::File {
-            return None;
+            return Err(io::ErrorKind::NotConnected.into());
         }
         let system = self.owned.socket();
         let address = match end {
             End::Local => system.local_addr(),
             End::Peer => system.peer_addr(),
         };
-        let address = endpoints::from_system(&address.ok()?);
+        let address = endpoints::from_system(&address?);
         drop(self.endpoints.set(end, address.clone()));
-        Some(address)
+        Ok(address)
     }
 
     /// Keeps an end's address, in place of the one that was known.

@@ -104,8 +104,7 @@ impl<F> Bound<F> {
             // It takes all ports: clients may wait in the queue of each already.
             ports.iter_mut().for_each(|port| port.worker = Some(0));
         }
-        let hands_over = ports.iter().any(|port| port.worker.is_none());
-        let inboxes = self.common.dispatcher.open(workers, hands_over);
+        let inboxes = self.common.dispatcher.open(workers);
         let start = |inbox: WorkerInbox| {
             let is_its = |port: &mut Port| port.worker.unwrap_or(0) == inbox.worker;
             let its = ports.extract_if(.., is_its).collect();

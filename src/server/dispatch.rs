@@ -1,5 +1,6 @@
 //! What passes between the threads of a server: orders, which a handle gives on any thread to every
-//! worker, and accepted connections, which go to the worker that has the fewest.
+//! worker, and accepted connections, which go to the worker that has the fewest. A worker's inbox also
+//! keeps what a drain has accepted, until there is a permit for it.
 //!
 //! | phase | moved there by | on to |
 //! |---|---|---|
@@ -15,6 +16,7 @@
 // Mirrors `Server.inShutdown` and `doneChan` in Go's `net/http/server.go`. Handing over has no
 // counterpart: there idle processors steal.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -24,7 +26,8 @@ use std::time::Duration;
 use crate::connection::shared::Phase;
 use crate::connection::stats::Tally;
 use crate::net::listener::Accepted;
-use crate::net::permits::Permit;
+use crate::net::permits::{Permit, Permits};
+use crate::runtime::look::noted;
 use crate::runtime::sync::{Mutex, lock};
 use crate::runtime::wake_quietly;
 
@@ -60,15 +63,16 @@ struct State {
     inboxes: Vec<Option<Inbox>>,
     /// Workers that have not started yet.
     starting: usize,
+    /// Workers that may still send a connection, to themselves or to others.
+    accepting: usize,
     /// Where the next choice begins: workers with equal loads take turns.
     next: usize,
-    /// No more connections will be sent.
-    is_finished: bool,
 }
 
 #[derive(Default)]
 struct Inbox {
-    arrivals: VecDeque<Arrival>,
+    /// Each with its permit, unless a drain accepted it.
+    arrivals: VecDeque<(Arrival, Option<Permit>)>,
     /// The waker of the worker's one task, which waits here for an order, for a connection, or for both.
     waker: Option<Waker>,
 }
@@ -76,7 +80,6 @@ struct Inbox {
 /// A connection, and the number of the listener that it came to.
 pub(crate) struct Arrival {
     pub(crate) accepted: Accepted,
-    pub(crate) permit: Permit,
     pub(crate) listener: usize,
 }
 
@@ -92,22 +95,22 @@ impl Dispatcher {
                 },
                 inboxes: Vec::new(),
                 starting: 0,
+                accepting: 0,
                 next: 0,
-                is_finished: true,
             }),
         }
     }
 
-    /// The inboxes of the server's workers. `hands_over`: the first of them accepts for the others.
-    pub(crate) fn open(self: &Arc<Self>, workers: usize, hands_over: bool) -> Vec<WorkerInbox> {
+    /// The inboxes of the server's workers.
+    pub(crate) fn open(self: &Arc<Self>, workers: usize) -> Vec<WorkerInbox> {
         let mut state = lock(&self.state);
         debug_assert!(state.inboxes.is_empty(), "a server runs once");
         state.inboxes = (0..workers).map(|_| Some(Inbox::default())).collect();
-        state.starting = workers;
-        state.is_finished = !hands_over;
+        (state.starting, state.accepting) = (workers, workers);
         let inbox = |worker| WorkerInbox {
             dispatcher: self.clone(),
             worker,
+            accepts: Cell::new(true),
         };
         (0..workers).map(inbox).collect()
     }
@@ -129,9 +132,9 @@ impl Dispatcher {
         self.change(|state| state.order.watches += 1);
     }
 
-    /// Sends a connection to the worker that has the fewest, counting those that wait for it. If all
-    /// workers have left, it is closed.
-    pub(crate) fn send(&self, arrival: Arrival) {
+    /// Sends a connection to this worker, or to the one that has the fewest, counting those that wait for
+    /// it. If all workers have left, it is closed.
+    pub(crate) fn send(&self, arrival: Arrival, permit: Option<Permit>, worker: Option<usize>) {
         let mut state = lock(&self.state);
         let (count, first) = (state.inboxes.len(), state.next);
         debug_assert!(count > 0, "connections are sent after `open`");
@@ -143,22 +146,18 @@ impl Dispatcher {
         // Each load is read once: it changes meanwhile, so that two readings of one could
         // contradict each other.
         let in_turn = (first..first + count).map(|n| n % count);
-        let least = in_turn.filter_map(load).min_by_key(|(load, _)| *load);
-        let inbox = least.and_then(|(_, worker)| state.inboxes[worker].as_mut());
+        let least = || in_turn.filter_map(load).min_by_key(|(load, _)| *load);
+        let worker = worker.or_else(|| Some(least()?.1));
+        let inbox = worker.and_then(|worker| state.inboxes[worker].as_mut());
         let Some(inbox) = inbox else {
             drop(state);
             log::debug!("{}: closed before it was served", arrival.accepted.peer);
             return;
         };
-        inbox.arrivals.push_back(arrival);
+        inbox.arrivals.push_back((arrival, permit));
         let waker = inbox.waker.take();
         drop(state);
         waker.into_iter().for_each(wake_quietly);
-    }
-
-    /// Accepting has ended: each worker takes what waits for it, and then learns of the end.
-    pub(crate) fn finish(&self) {
-        self.change(|state| state.is_finished = true);
     }
 
     /// Changes what all workers look at. They are woken after the lock is released.
@@ -177,6 +176,8 @@ impl Dispatcher {
 pub(crate) struct WorkerInbox {
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) worker: usize,
+    /// Whether it may still send a connection.
+    accepts: Cell<bool>,
 }
 
 impl WorkerInbox {
@@ -198,16 +199,36 @@ impl WorkerInbox {
         .await
     }
 
-    /// Waits for the next connection. `None` when there will be no more.
-    pub(crate) async fn arrival(&self) -> Option<Arrival> {
-        let next = |state: &mut State| {
-            let inbox = state.inboxes[self.worker].as_mut()?;
-            match inbox.arrivals.pop_front() {
-                None if !state.is_finished => None,
-                next => Some(next),
-            }
+    /// The worker accepts no more. Once no worker does, each takes what waits for it, and then learns of
+    /// the end.
+    pub(crate) fn finish(&self) {
+        if self.accepts.take() {
+            self.dispatcher.change(|state| state.accepting -= 1);
+        }
+    }
+
+    /// How many connections wait for the worker.
+    pub(crate) fn waiting(&self) -> usize {
+        let state = lock(&self.dispatcher.state);
+        let inbox = state.inboxes[self.worker].as_ref();
+        inbox.map_or(0, |inbox| inbox.arrivals.len())
+    }
+
+    /// Waits for the next connection, and for a permit if it has none. `None` when there will be no more.
+    pub(crate) async fn arrival(&self, permits: &Arc<Permits>) -> Option<(Arrival, Permit)> {
+        let look = |state: &mut State| {
+            let first = state.inboxes[self.worker].as_ref()?.arrivals.front();
+            let has_permit = first.map(|(_, permit)| permit.is_some());
+            (has_permit.is_some() || state.accepting == 0).then_some(has_permit)
         };
-        self.wait(next).await
+        let permit = match noted("arrival", self.wait(look)).await? {
+            true => None,
+            false => Some(noted("permit", permits.take()).await),
+        };
+        // It is the first still: no other worker takes from this inbox.
+        let mut state = lock(&self.dispatcher.state);
+        let (arrival, held) = state.inboxes[self.worker].as_mut()?.arrivals.pop_front()?;
+        Some((arrival, held.or(permit)?))
     }
 
     async fn wait<T>(&self, look: impl Fn(&mut State) -> Option<T>) -> T {
@@ -233,11 +254,9 @@ impl Drop for WorkerInbox {
     fn drop(&mut self) {
         let left = lock(&self.dispatcher.state).inboxes[self.worker].take();
         let waiting = left.into_iter().flat_map(|inbox| inbox.arrivals);
-        waiting.for_each(|arrival| self.dispatcher.send(arrival));
+        waiting.for_each(|(arrival, permit)| self.dispatcher.send(arrival, permit, None));
         // Last: a worker that learns that accepting has ended takes no more.
-        if self.worker == 0 {
-            self.dispatcher.finish();
-        }
+        self.finish();
     }
 }
 
@@ -264,7 +283,7 @@ mod tests {
 
     fn accepts(workers: usize) -> (Accepts, Vec<WorkerInbox>) {
         let dispatcher = Arc::new(Dispatcher::new(workers));
-        let inboxes = dispatcher.open(workers, true);
+        let inboxes = dispatcher.open(workers);
         let accepts = Accepts {
             listener: TcpListener::bind("127.0.0.1:0").unwrap(),
             permits: Arc::new(Permits::new(100)),
@@ -291,7 +310,6 @@ mod tests {
             };
             let arrival = Arrival {
                 accepted,
-                permit: self.permit().unwrap(),
                 listener: 0,
             };
             (client, arrival)
@@ -299,8 +317,18 @@ mod tests {
 
         fn send(&self, inbox: &WorkerInbox) -> TcpStream {
             let (client, arrival) = self.accept();
-            inbox.dispatcher.send(arrival);
+            let permit = self.permit();
+            inbox.dispatcher.send(arrival, permit, None);
             client
+        }
+
+        fn next(&self, inbox: &WorkerInbox) -> Poll<Option<(Arrival, Permit)>> {
+            now(inbox.arrival(&self.permits))
+        }
+
+        fn count(&self, inbox: &WorkerInbox) -> usize {
+            let next = || self.next(inbox);
+            std::iter::from_fn(|| matches!(next(), Poll::Ready(Some(_))).then_some(())).count()
         }
     }
 
@@ -308,17 +336,12 @@ mod tests {
         pin!(future).poll(&mut Context::from_waker(Waker::noop()))
     }
 
-    fn count(inbox: &WorkerInbox) -> usize {
-        let next = || now(inbox.arrival());
-        std::iter::from_fn(|| matches!(next(), Poll::Ready(Some(_))).then_some(())).count()
-    }
-
     #[test]
     fn the_least_loaded_worker_is_chosen_and_equal_ones_in_turn() {
         let (accepts, inboxes) = accepts(3);
         accepts.tallies[1].live.add(5);
         let _clients: Vec<_> = (0..10).map(|_| accepts.send(&inboxes[0])).collect();
-        let counts: Vec<_> = inboxes.iter().map(count).collect();
+        let counts: Vec<_> = inboxes.iter().map(|inbox| accepts.count(inbox)).collect();
         assert_eq!(counts, [5, 0, 5]);
     }
 
@@ -338,7 +361,8 @@ mod tests {
             });
             while !changes.is_finished() {
                 let _client = accepts.send(&inboxes[0]);
-                assert_eq!(inboxes.iter().map(count).sum::<usize>(), 1);
+                let sent = inboxes.iter().map(|inbox| accepts.count(inbox));
+                assert_eq!(sent.sum::<usize>(), 1);
             }
         });
     }
@@ -350,7 +374,7 @@ mod tests {
         let mut clients: Vec<_> = (0..4).map(|_| accepts.send(&lives)).collect();
         drop(dies);
         clients.extend((0..4).map(|_| accepts.send(&lives)));
-        assert_eq!(count(&lives), 8);
+        assert_eq!(accepts.count(&lives), 8);
     }
 
     #[test]
@@ -362,7 +386,7 @@ mod tests {
         drop(inbox);
         assert_eq!(waits.read(&mut [0]).unwrap(), 0);
         let (mut late, arrival) = accepts.accept();
-        dispatcher.send(arrival);
+        dispatcher.send(arrival, accepts.permit(), None);
         assert_eq!(late.read(&mut [0]).unwrap(), 0);
         let all: Vec<_> = (0..100).map_while(|_| accepts.permit()).collect();
         assert_eq!(all.len(), 100);
@@ -374,10 +398,23 @@ mod tests {
         let (other, accepting) = (inboxes.pop().unwrap(), inboxes.pop().unwrap());
         accepts.tallies[0].live.add(5);
         let _client = accepts.send(&accepting);
+        other.finish();
         drop(accepting);
-        let next = || now(other.arrival());
-        assert!(matches!(next(), Poll::Ready(Some(_))));
-        assert!(matches!(next(), Poll::Ready(None)));
+        assert!(matches!(accepts.next(&other), Poll::Ready(Some(_))));
+        assert!(matches!(accepts.next(&other), Poll::Ready(None)));
+    }
+
+    #[test]
+    fn a_connection_without_a_permit_waits_for_one_and_is_not_lost_meanwhile() {
+        let (accepts, inboxes) = accepts(2);
+        let (_client, arrival) = accepts.accept();
+        inboxes[0].dispatcher.send(arrival, None, Some(1));
+        inboxes.iter().for_each(WorkerInbox::finish);
+        let mut all: Vec<_> = (0..100).map_while(|_| accepts.permit()).collect();
+        assert_eq!(accepts.count(&inboxes[1]), 0);
+        all.pop();
+        assert_eq!(accepts.count(&inboxes[1]), 1);
+        assert!(matches!(accepts.next(&inboxes[0]), Poll::Ready(None)));
     }
 
     #[test]

@@ -528,8 +528,8 @@ impl<F> Server<F> {
     }
 
     /// During a drain, a connection stays open until there was no traffic on it, either way, for this
-    /// time, in case more follows: 1 s by default. If a server has neither an idle
-    /// timeout nor a heartbeat, bytes count as having come when the loop last read the clock. See
+    /// time, in case more follows: 1 s by default. If a server has neither an idle timeout nor a
+    /// heartbeat, bytes from before the drain count as having come when the loop last read the clock. See
     /// [`ServerHandle::drain`](crate::ServerHandle::drain).
     pub fn drain_grace(mut self, grace: Duration) -> Self {
         self.connections.drain_grace = ticks(grace);

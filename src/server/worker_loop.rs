@@ -11,8 +11,6 @@
 
 // Mirrors `Server.Serve` and `Server.Shutdown` in Go's `net/http/server.go`.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::mem;
@@ -27,12 +25,10 @@ use super::settings::{Common, Factory, Peer, Port};
 use crate::connection::conn::Conn;
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
-use crate::endpoints::Addr;
 use crate::net::Hook;
 use crate::net::accept_loop::{ALL, Failed, QUEUED, accept_each};
 use crate::net::fd::Fd;
-use crate::net::listener::Accepted;
-use crate::net::permits::Permits;
+use crate::net::permits::{Permit, Permits};
 use crate::runtime::look::noted;
 use crate::runtime::scheduler::Scheduler;
 use crate::runtime::{self, Handle, context, current, panics};
@@ -43,13 +39,11 @@ use crate::time;
 struct Listener {
     fd: Fd,
     number: usize,
-    /// Whether what it accepts goes to the worker that has the fewest connections.
-    is_for_all: bool,
-    /// What a drain has accepted and not begun.
-    queued: RefCell<VecDeque<Accepted>>,
+    /// The worker that serves what it accepts. `None`: the one that has the fewest connections.
+    worker: Option<usize>,
 }
 
-/// How long a drain waits after a connection for which something was short.
+/// How long a worker waits after a connection for which something was short.
 const SHORTAGE: Duration = Duration::from_millis(100);
 
 /// One worker.
@@ -100,11 +94,10 @@ impl<F: Factory> WorkerLoop<F> {
             Ok(Listener {
                 fd: Fd::adopt("a server", port.socket, port.network)?,
                 number: port.listener,
-                is_for_all: port.worker.is_none(),
-                queued: RefCell::default(),
+                worker: port.worker,
             })
         };
-        let mut listeners: Vec<_> = ports.into_iter().map(open).collect::<io::Result<_>>()?;
+        let listeners: Vec<_> = ports.into_iter().map(open).collect::<io::Result<_>>()?;
         self.start()?;
         let mut order = Order::FIRST;
         let mut deadline = time::after(time::now(), Duration::MAX);
@@ -121,11 +114,10 @@ impl<F: Factory> WorkerLoop<F> {
                     Phase::Draining => {
                         let now = time::now();
                         deadline = deadline.min(time::after(now, order.limit));
-                        let drained = time::timeout(deadline - now, self.drain(&mut listeners));
+                        let drained = time::timeout(deadline - now, self.drain(&listeners));
                         drained.await.unwrap_or_else(|_elapsed| {
                             let (name, live) = (&self.name, self.shared.tally.live.get());
-                            let queued = listeners.iter().map(|own| own.queued.borrow().len());
-                            let open = live + queued.sum::<usize>() as u64;
+                            let open = live + self.inbox.waiting() as u64;
                             if open > 0 {
                                 log::warn!(
                                     "{name}: the drain's limit has passed; connections cut off: {open}"
@@ -164,13 +156,12 @@ impl<F: Factory> WorkerLoop<F> {
 
     /// Takes what is queued, and waits until no connection is left. If the future is dropped, call it
     /// again: it continues.
-    async fn drain(&self, listeners: &mut Vec<Listener>) -> io::Result<()> {
+    async fn drain(&self, listeners: &[Listener]) -> io::Result<()> {
         // First: a connection that is closed now may make room for one that was queued.
         self.shared.enter(Phase::Draining);
-        if !fault!("drain_resets_queued_client") {
-            self.take(listeners, QUEUED).await?;
-        }
-        listeners.clear();
+        let resets = fault!("drain_resets_queued_client");
+        let tries = if resets { Some(0) } else { QUEUED };
+        self.take(listeners, tries).await?;
         // Those that are not in flight close in their next run.
         runtime::yield_now().await;
         let (name, open) = (&self.name, self.shared.tally.live.get());
@@ -186,68 +177,40 @@ impl<F: Factory> WorkerLoop<F> {
         let accepting = async {
             let accept = |listener| -> Boxed<'_> { Box::pin(self.accept(listener, tries)) };
             all(listeners.iter().map(accept).collect()).await?;
-            if self.inbox.worker == 0 {
-                self.inbox.dispatcher.finish();
-            }
+            self.inbox.finish();
             Ok(())
         };
         all(vec![Box::pin(accepting), Box::pin(self.receive())]).await
     }
 
     async fn accept(&self, listener: &Listener, tries: Option<u32>) -> io::Result<()> {
-        let (fd, queued) = (&listener.fd, &listener.queued);
-        let permits = &self.common.shared.permits;
+        let (fd, drains) = (&listener.fd, tries.is_some());
+        // A drain accepts first, and `receive` takes permits afterwards: else a full server would read the
+        // queue no faster than connections end, and clients that keep arriving would keep it from being empty.
+        let no_limit = Arc::new(Permits::new(usize::MAX));
+        let permits = match drains {
+            true => &no_limit,
+            false => &self.common.shared.permits,
+        };
         let failed = |why, _| self.not_accepted(why);
         let take = |accepted, permit| {
             let arrival = Arrival {
                 accepted,
-                permit,
                 listener: listener.number,
             };
-            if listener.is_for_all {
-                self.inbox.dispatcher.send(arrival);
-                return Ok(());
+            if listener.worker.is_some() && !drains {
+                return self.begin(arrival, permit);
             }
-            self.begin(arrival)
-        };
-        if tries.is_none() {
-            return accept_each(fd, permits, tries, failed, take).await;
-        }
-        // A drain accepts first and takes permits afterwards: else a full server would read the queue no
-        // faster than connections end, and clients that keep arriving would keep it from being empty.
-        let accepting = async {
-            let no_limit = Arc::new(Permits::new(usize::MAX));
-            let keep = |accepted, _| {
-                queued.borrow_mut().push_back(accepted);
-                Ok(())
-            };
-            let result = accept_each(fd, &no_limit, tries, failed, keep).await;
-            let _closed_by_an_earlier_drain = fd.close();
-            result
-        };
-        // It begins what is queued meanwhile: descriptors may be short until connections end. It is polled
-        // after `accepting`, which alone adds to the queue.
-        let beginning = async {
-            let next = || match queued.borrow().is_empty() {
-                true if !fd.is_closed() => Poll::Pending,
-                is_empty => Poll::Ready(!is_empty),
-            };
-            while poll_fn(|_| next()).await {
-                let permit = noted("permit", permits.take()).await;
-                let accepted = queued.borrow_mut().pop_front();
-                if let Some(accepted) = accepted {
-                    let peer = accepted.peer.clone();
-                    if let Err(error) = take(accepted, permit) {
-                        self.not_begun(&peer, &error);
-                        // The next one would meet the same shortage.
-                        time::sleep(SHORTAGE).await;
-                    }
-                }
-                context::yield_once().await;
-            }
+            let permit = (!drains).then_some(permit);
+            let dispatcher = &self.inbox.dispatcher;
+            dispatcher.send(arrival, permit, listener.worker);
             Ok(())
         };
-        all(vec![Box::pin(accepting), Box::pin(beginning)]).await
+        let result = accept_each(fd, permits, tries, failed, take).await;
+        if drains {
+            let _closed_by_an_earlier_drain = fd.close();
+        }
+        result
     }
 
     /// Counts an accept that failed.
@@ -263,28 +226,28 @@ impl<F: Factory> WorkerLoop<F> {
         tally.refused.add(1);
     }
 
-    /// Takes what is handed over until accepting has ended.
+    /// Takes what is in its inbox until accepting has ended.
     async fn receive(&self) -> io::Result<()> {
         loop {
             context::yield_once().await;
-            let Some(arrival) = noted("arrival", self.inbox.arrival()).await else {
+            let arrival = self.inbox.arrival(&self.common.shared.permits);
+            let Some((arrival, permit)) = arrival.await else {
                 return Ok(());
             };
-            // An order drops this future. So nothing is awaited from here on: it would lose the
-            // connection that was taken.
+            // An order drops this future. So nothing is awaited before the connection has begun: it would
+            // be lost.
             let peer = arrival.accepted.peer.clone();
-            let begun = self.begin(arrival);
-            begun.unwrap_or_else(|error| self.not_begun(&peer, &error));
+            if let Err(error) = self.begin(arrival, permit) {
+                log::warn!("{peer}: closed before it was served: {error}");
+                self.not_accepted(Failed::by(&error));
+                // The next one would meet the same shortage.
+                time::sleep(SHORTAGE).await;
+            }
         }
     }
 
-    fn not_begun(&self, peer: &Addr, error: &io::Error) {
-        log::warn!("{peer}: closed before it was served: {error}");
-        self.not_accepted(Failed::by(error));
-    }
-
     /// A connection begins. A factory that panics costs this connection alone.
-    fn begin(&self, arrival: Arrival) -> io::Result<()> {
+    fn begin(&self, arrival: Arrival, permit: Permit) -> io::Result<()> {
         let peer = Peer {
             addr: arrival.accepted.peer.clone(),
             listener: arrival.listener,
@@ -301,8 +264,7 @@ impl<F: Factory> WorkerLoop<F> {
                 let conn = Conn::new(fd, self.shared.clone(), filter);
                 let connection = Connection { protocol, conn };
                 let place = self.common.settings.place;
-                self.shared
-                    .spawn(place, Box::new(connection), arrival.permit);
+                self.shared.spawn(place, Box::new(connection), permit);
             }
             Err(_) => {
                 log::error!("{}: closed: the factory panicked", peer.addr);

@@ -1,4 +1,4 @@
-// The picture book in Chromium: the tour on a narrow and a wide window, light and dark, by mouse and by
+// The page of `study` in Chromium: the tour on a narrow and a wide window, light and dark, by mouse and by
 // keyboard alone. Pictures go to the directory that is given.
 //
 //   node study.mjs PROGRAM CHROMIUM PICTURES

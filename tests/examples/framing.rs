@@ -228,7 +228,7 @@ fn ten_megabytes_that_are_only_declared_are_not_allocated() {
 }
 
 #[test]
-fn an_unknown_type_text_that_is_none_and_half_a_frame_are_errors() {
+fn an_unknown_type_invalid_utf_8_and_half_a_frame_are_errors() {
     for (bytes, error) in [
         (head(3, 0), "unknown type 3"),
         ([head(2, 1), vec![0xff]].concat(), "invalid utf-8"),

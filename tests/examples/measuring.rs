@@ -8,7 +8,7 @@ use crate::metrics::{Echo, page};
 use crate::support::schedule::{Virtual, virtual_runtime};
 use crate::{SECOND, read_all, watchdog::watchdog};
 
-/// An echo server and the page of its figures, in one runtime whose clock jumps.
+/// An echo server and the page of its figures, in one runtime on a virtual clock.
 struct Watched {
     runtime: Virtual,
     echo: String,
@@ -187,13 +187,13 @@ fn what_is_no_scrape_is_refused_and_what_is_no_request_closes() {
 }
 
 #[test]
-fn a_request_that_drips_in_is_given_up() {
+fn a_request_that_comes_a_byte_a_second_is_given_up() {
     let _watchdog = watchdog();
     let watched = watched();
     watched.runtime.block_on(async {
-        let loris = TcpStream::connect(watched.page.as_str()).await.unwrap();
+        let slow = TcpStream::connect(watched.page.as_str()).await.unwrap();
         let start = time::now();
-        while loris.write_all(b"G").await.is_ok() {
+        while slow.write_all(b"G").await.is_ok() {
             time::sleep(SECOND).await;
         }
         let lasted = time::now() - start;
@@ -215,7 +215,7 @@ fn a_scraper_that_never_reads_holds_up_nothing_and_is_dropped() {
         // As much as fits, on the way and at the server.
         let _ = stuck.write_all(flood.as_bytes()).await;
         time::sleep(SECOND).await;
-        // It is read from no further: what it asks for is not made ready beforehand.
+        // Nothing more is read from it, and no answers are made in advance.
         let stats = watched.scrapers.stats();
         assert!(stats.sent() > 0 && stats.sent() < 64 << 20, "{stats}");
         assert!(stats.received() < flood.len() as u64, "{stats}");

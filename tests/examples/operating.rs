@@ -180,7 +180,7 @@ fn the_trace_names_operations_addresses_and_readiness() {
     let ends = format!("{}->{}", server.addr, client.local_addr().unwrap());
     client.write_all(b"hello").unwrap();
     client.read_exact(&mut [0; 5]).unwrap();
-    // The listener is the first source, and the connection the third: slots from 0. Before the
+    // The listener is the first source, and the connection the third: keys from 0. Before the
     // client ends: otherwise the end may be there when the server tries again, and nothing parks.
     server.wait_for_log(&format!("park Read: tcp {ends} (Token(2."));
     drop(client);
@@ -302,7 +302,7 @@ fn a_client_that_takes_nothing_is_closed_by_the_idle_timeout_in_every_mode() {
     }
 }
 
-// ---- a look inside ----
+// ---- dumps ----
 
 #[test]
 fn sigquit_shows_a_client_and_what_it_waits_for_in_every_mode_and_the_echo_goes_on() {
@@ -380,7 +380,7 @@ fn sigquit_makes_a_server_on_the_bare_reactor_say_what_each_connection_waits_for
 
 /// Whether the process catches SIGQUIT yet.
 #[cfg(target_os = "linux")]
-fn hears_sigquit(process: u32) -> bool {
+fn catches_sigquit(process: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
     let caught = u64::from_str_radix(caught.unwrap().trim(), 16).unwrap();
@@ -404,7 +404,7 @@ fn sigquit_names_the_task_that_holds_the_loop_of_an_example() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    while !hears_sigquit(process.id()) {
+    while !catches_sigquit(process.id()) {
         thread::yield_now();
     }
     let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();

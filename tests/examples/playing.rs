@@ -18,7 +18,7 @@ fn next(player: &mut TcpStream) -> Option<(u32, Vec<[u16; 2]>)> {
 }
 
 #[test]
-fn what_a_player_says_moves_it_all_see_it_and_one_that_is_silent_is_dropped() {
+fn an_input_moves_its_player_all_see_it_and_a_silent_player_is_dropped() {
     let mut server = Server::start(
         "game",
         &["--clients", "0", "--patience", "1s", "--seconds", "30"],
@@ -50,7 +50,7 @@ fn what_a_player_says_moves_it_all_see_it_and_one_that_is_silent_is_dropped() {
 }
 
 #[test]
-fn a_game_ends_by_itself_and_has_dropped_who_was_silent() {
+fn a_game_ends_by_itself_and_has_dropped_the_silent_players() {
     let flags = [
         "--seconds",
         "2",

@@ -89,7 +89,7 @@ fn each_message_is_logged_twice_once_each_way() {
 }
 
 #[test]
-fn a_log_that_fails_never_breaks_the_flow() {
+fn a_log_that_fails_does_not_stop_the_echo() {
     assert_eq!(logged(0), "");
     assert_eq!(logged(1), "< one\n");
 }
@@ -160,7 +160,8 @@ fn a_line_of_one_client_reaches_all_others() {
             let line = String::from_utf8(line).unwrap();
             assert!(line.ends_with(text), "{line}");
         };
-        // Ann is in the room once her line is read. There is no other client yet, so that it reaches none.
+        // Ann is in the room once her line is read. There is no other client yet, so that it
+        // reaches none.
         ann.write_all(b"hello?\n").await.unwrap();
         let bob = TcpStream::connect(&addr).await.unwrap();
         hears("has come").await;

@@ -296,7 +296,7 @@ fn an_example_whose_reader_has_left_ends_quietly() {
     }
 }
 
-/// It opens a file, which must be there in every directory.
+/// It opens a file, which it must find from every directory.
 #[test]
 fn the_proxy_shows_itself_from_any_directory() {
     let mut command = Command::new(binary("proxy"));

@@ -137,22 +137,22 @@ fn slow_is_dropped(slow: &Client) -> bool {
 #[test]
 fn a_line_without_end_ends_its_connection_alone() {
     let mut server = start(&["--longest-line", "100"]);
-    let (mut endless, mut neighbour) = (Client::new(&server), Client::new(&server));
+    let (mut endless, mut other) = (Client::new(&server), Client::new(&server));
     endless.says(&"x".repeat(101));
     server.wait_for_log("most_unused");
-    neighbour.hears("* guest has left");
-    neighbour.says("/rooms\n");
-    neighbour.hears("* lobby: 1");
+    other.hears("* guest has left");
+    other.says("/rooms\n");
+    other.hears("* lobby: 1");
 }
 
 #[test]
 fn a_line_that_is_too_long_is_not_said_although_it_comes_whole() {
     let mut server = start(&["--longest-line", "100"]);
-    let (mut long, mut neighbour) = (Client::new(&server), Client::new(&server));
+    let (mut long, mut other) = (Client::new(&server), Client::new(&server));
     long.says(&format!("{}\n{}\n", "x".repeat(100), "y".repeat(101)));
-    assert_eq!(neighbour.next(), format!("guest: {}", "x".repeat(100)));
+    assert_eq!(other.next(), format!("guest: {}", "x".repeat(100)));
     server.wait_for_log("a line is too long");
-    neighbour.hears("* guest has left");
+    other.hears("* guest has left");
 }
 
 #[test]

@@ -147,8 +147,8 @@ fn a_request_may_come_in_any_pieces_and_has_an_end() {
         stream.write_all(&[*byte]).unwrap();
     }
     assert!(rest(&stream).ends_with(b"hello\n"));
-    // Long, and its end is not asked for: what comes behind is read past, so that no RST
-    // overtakes the answer.
+    // Too long: it is refused, and what comes behind is read past, so that no RST overtakes the
+    // answer.
     let mut stream = server.connect();
     stream.write_all(&[b'x'; 512 * 1024]).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
@@ -191,9 +191,11 @@ fn a_request_that_never_ends_and_an_answer_that_is_not_taken_run_into_their_dead
     let cut_off = stuck.read_to_end(&mut Vec::new()).unwrap_err();
     assert_eq!(cut_off.kind(), ErrorKind::ConnectionReset);
     // A client that has its answer and does not close does not stay either.
-    let mut sated = server.connect();
-    sated.write_all(b"GET /hello.txt HTTP/1.0\r\n\r\n").unwrap();
-    assert!(rest(&sated).ends_with(b"hello\n"));
+    let mut served = server.connect();
+    served
+        .write_all(b"GET /hello.txt HTTP/1.0\r\n\r\n")
+        .unwrap();
+    assert!(rest(&served).ends_with(b"hello\n"));
     server.wait_for_log("done");
 }
 
@@ -204,7 +206,7 @@ fn a_client_that_takes_little_at_a_time_is_not_judged_by_the_kernels_buffer() {
     let mut slow = server.connect();
     slow.write_all(b"GET /large HTTP/1.0\r\n\r\n").unwrap();
     let (mut all, mut piece) = (Vec::new(), vec![0; 128 * 1024]);
-    // 2 s in all, and no third of a buffer of megabytes within 300 ms.
+    // It takes 2 s in all, and within 300 ms less than a third of a buffer of megabytes.
     for _ in 0..20 {
         let got = slow.read(&mut piece).unwrap();
         all.extend_from_slice(&piece[..got]);

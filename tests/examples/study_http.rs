@@ -49,7 +49,7 @@ fn version(addr: SocketAddr) -> u64 {
     get(addr, "/state")["version"].as_u64().unwrap()
 }
 
-/// Does a command as a reader who has seen everything. Returns the new state.
+/// Does a command as a reader that has seen everything. Returns the new state.
 fn order(addr: SocketAddr, command: &str) -> Value {
     let path = format!("/do/{}/{command}", version(addr));
     let (status, body) = ask(addr, "POST", &path);
@@ -177,7 +177,7 @@ fn events(addr: SocketAddr) -> BufReader<TcpStream> {
 }
 
 #[test]
-fn of_two_readers_who_step_at_once_one_steps_and_both_see_it() {
+fn of_two_readers_that_step_at_once_one_steps_and_both_see_it() {
     let _watchdog = watchdog();
     let addr = server();
     let mut readers = [events(addr), events(addr)];
@@ -213,7 +213,7 @@ fn a_reader_that_never_reads_its_events_holds_up_nothing_and_is_told_only_the_ne
         let new = state["version"].as_u64().unwrap();
         assert!(ids(&mut reader).any(|id| id == new));
     }
-    // What the kernel took at the time, and then the newest.
+    // It gets what the kernel took at the time, and then only the newest.
     let last = version(addr);
     let told = ids(&mut silent).take_while(|&id| id < last).count() as u64;
     assert!(told < last - first - COMMANDS / 10, "{told} of {COMMANDS}");
@@ -259,7 +259,7 @@ fn a_bad_request_gets_an_error_and_changes_nothing() {
         now("turn")
     );
     assert_eq!(send(addr, foreign.as_bytes()).0, 403);
-    // A name that its owner has turned to this address.
+    // A host name that its owner has made point to this address.
     for path in ["/", "/events", &now("turn")] {
         let method = if path.starts_with("/do") {
             "POST"

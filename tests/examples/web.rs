@@ -152,7 +152,7 @@ fn headers_without_end_are_refused() {
 }
 
 #[test]
-fn a_slow_loris_gets_its_time_and_no_more() {
+fn a_request_that_comes_a_byte_a_second_gets_its_time_and_no_more() {
     run_virtual(async {
         let stream = connect().await;
         let start = time::now();

@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 
-/// Ours: runs within half a minute.
+/// Runs a future on our runtime, for half a minute at most.
 fn run<T>(future: impl Future<Output = T>) -> T {
     let watched = async { time::timeout(Duration::from_secs(30), future).await };
     let ended = Runtime::new().unwrap().block_on(watched);

@@ -1,5 +1,5 @@
 //! What the documents name exists: files, items of the code, tests, programs. Code spans are looked
-//! at, links, and the names in pictures.
+//! at, links, and the names in drawings.
 
 use std::collections::{HashMap, HashSet};
 
@@ -283,8 +283,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Of a picture, the words that are names by their look.
-    fn picture(&mut self, line: usize, text: &str) {
+    /// Of a drawing, the words that are names by their look.
+    fn drawing(&mut self, line: usize, text: &str) {
         let words = text.split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':');
         for word in words.map(|word| word.trim_matches(':')) {
             let name = rust::is_word(word) && (word.contains('_') || word.contains("::"));
@@ -373,14 +373,14 @@ fn what_the_documents_name_exists() {
             wrong: Vec::new(),
             looked_at: 0,
         };
-        let (mut in_block, mut in_picture) = (false, false);
+        let (mut in_block, mut in_drawing) = (false, false);
         let mut skipped = Vec::new();
         for (number, line) in tree::read(document).lines().enumerate() {
             if line.trim_start().starts_with("```") {
                 in_block = !in_block;
-                in_picture = in_block && line.trim_end().ends_with("```text");
-            } else if in_picture {
-                reader.picture(number + 1, line);
+                in_drawing = in_block && line.trim_end().ends_with("```text");
+            } else if in_drawing {
+                reader.drawing(number + 1, line);
             } else if !in_block {
                 // Go's names, and what a program prints.
                 let cells: Vec<&str> = line.split(" | ").collect();

@@ -1,4 +1,4 @@
-//! The house in order: imports point down, what the documents name exists, hot types stay small.
+//! Rules of the repository: imports point down, what the documents name exists, hot types stay small.
 
 mod documents;
 mod layers;

@@ -3,7 +3,7 @@
 use crate::rust;
 use crate::tree;
 
-/// Each line of a test that does it, but for those of `spared` files.
+/// Each line of a test that has these tokens, except in files whose paths begin with `spared`.
 fn lines_with(what: &[&str], spared: &str) -> Vec<String> {
     let files = tree::files("tests", ".rs");
     assert!(files.len() > 50, "the tests were not found");

@@ -21,7 +21,7 @@ models! {
     a_waiter_that_gives_up_loses_no_permit
     each_connection_is_served_once_and_both_workers_learn_of_the_end
     a_worker_that_dies_leaves_what_it_has_not_served_to_the_other
-    a_worker_hears_of_the_last_order_whoever_gives_it
-    a_quota_is_never_exceeded_and_all_comes_back
+    a_worker_learns_of_the_last_order_whichever_thread_gives_it
+    a_quota_is_never_exceeded_and_all_is_given_back
     records_that_are_read_while_others_overwrite_them_are_whole_and_in_order
 }

@@ -47,7 +47,7 @@ impl Loop {
         Loop { remote, selector }
     }
 
-    /// Opens the mail, runs what `ran` is told of, and sleeps, until that says enough.
+    /// Opens the mail, passes what it holds to `ran`, and sleeps, until `ran` returns true.
     fn turn_until(&self, mut ran: impl FnMut(Option<MachineId>) -> bool) {
         loop {
             let mut enough = false;
@@ -221,24 +221,25 @@ pub fn a_waiter_that_gives_up_loses_no_permit() {
     });
 }
 
-fn arrival(peer: usize) -> Arrival {
-    Arrival {
-        accepted: Accepted { peer },
-        permit: block_on(Arc::new(Permits::new(1)).take()),
-        listener: 0,
-    }
+fn send(inbox: &WorkerInbox, peer: usize) {
+    let accepted = Accepted { peer };
+    let listener = 0;
+    let arrival = Arrival { accepted, listener };
+    let permit = block_on(Arc::new(Permits::new(1)).take());
+    inbox.dispatcher.send(arrival, Some(permit), None);
 }
 
 fn inboxes() -> [WorkerInbox; 2] {
     let dispatcher = Arc::new(Dispatcher::new(2));
-    dispatcher.open(2, true).try_into().ok().unwrap()
+    dispatcher.open(2).try_into().ok().unwrap()
 }
 
-/// All that comes until the end of accepting.
+/// How many connections come until the end of accepting. Each has a permit.
 fn serve(inbox: &WorkerInbox) -> usize {
+    inbox.finish();
     block_on(async {
-        let mut served = 0;
-        while let Some(_arrival) = inbox.arrival().await {
+        let (mut served, none) = (0, Arc::new(Permits::new(0)));
+        while let Some(_arrival) = inbox.arrival(&none).await {
             served += 1;
         }
         served
@@ -250,9 +251,8 @@ pub fn each_connection_is_served_once_and_both_workers_learn_of_the_end() {
         let [accepting, other] = inboxes();
         let worker = thread::spawn(move || serve(&other));
         for peer in 0..2 {
-            accepting.dispatcher.send(arrival(peer));
+            send(&accepting, peer);
         }
-        accepting.dispatcher.finish();
         let served = serve(&accepting);
         assert_eq!(worker.join().unwrap() + served, 2);
     });
@@ -262,19 +262,19 @@ pub fn a_worker_that_dies_leaves_what_it_has_not_served_to_the_other() {
     model(|| {
         let [accepting, other] = inboxes();
         let dies = thread::spawn(move || {
-            let next = pin!(other.arrival()).poll(&mut Context::from_waker(Waker::noop()));
+            let none = Arc::new(Permits::new(0));
+            let next = pin!(other.arrival(&none)).poll(&mut Context::from_waker(Waker::noop()));
             usize::from(matches!(next, Poll::Ready(Some(_))))
         });
         for peer in 0..2 {
-            accepting.dispatcher.send(arrival(peer));
+            send(&accepting, peer);
         }
         let served = dies.join().unwrap();
-        accepting.dispatcher.finish();
         assert_eq!(serve(&accepting) + served, 2);
     });
 }
 
-pub fn a_worker_hears_of_the_last_order_whoever_gives_it() {
+pub fn a_worker_learns_of_the_last_order_whichever_thread_gives_it() {
     model(|| {
         let [inbox, _other] = inboxes();
         let (drains, stops) = (inbox.dispatcher.clone(), inbox.dispatcher.clone());
@@ -293,7 +293,7 @@ pub fn a_worker_hears_of_the_last_order_whoever_gives_it() {
     });
 }
 
-pub fn a_quota_is_never_exceeded_and_all_comes_back() {
+pub fn a_quota_is_never_exceeded_and_all_is_given_back() {
     model(|| {
         let quota = Arc::new(quota(3));
         let kept = Arc::new(AtomicUsize::new(0));
@@ -314,7 +314,7 @@ pub fn a_quota_is_never_exceeded_and_all_comes_back() {
     });
 }
 
-/// Record `n` says so twice.
+/// Record `n` holds `n` twice.
 fn assert_whole_and_in_order(tape: &Tape) -> u64 {
     let (records, lost) = trace::read(tape);
     let numbers = lost..;

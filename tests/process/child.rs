@@ -81,6 +81,21 @@ pub fn limit(resource: impl TryInto<i32>, most: u64) {
     assert_eq!(unsafe { libc::setrlimit(resource as _, &limit) }, 0);
 }
 
+/// Lets the system decide by `filter` on each later system call of this process.
+#[cfg(target_os = "linux")]
+pub fn filter_calls(filter: &mut [libc::sock_filter]) {
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: it takes no pointer, and this process belongs to this test.
+    let set = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    assert_eq!(set, 0);
+    // SAFETY: the program is live, and the system copies it.
+    let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, 2, &raw const program) };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+}
+
 /// Opens files until this process may open no more. Dropping them makes room again.
 pub fn take_all_descriptors() -> Vec<fs::File> {
     std::iter::from_fn(|| fs::File::open("/dev/null").ok()).collect()

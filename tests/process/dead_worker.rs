@@ -1,5 +1,5 @@
-//! A panic of the loop itself, in no code of a machine: a logger's. A worker that dies of it takes with it only
-//! the clients that it has served, and a turn loses no machine.
+//! A panic of the loop itself, outside of every machine: of a logger. A worker that dies of it
+//! loses only its own clients, and a turn loses no machine.
 
 use std::cell::Cell;
 use std::io::{self, Read};
@@ -55,7 +55,7 @@ fn when_a_worker_dies_new_clients_go_to_the_others() {
             "{stats:?}"
         );
 
-        // They go one by one, until it was one of the second worker's.
+        // Clients leave one by one, until one of the second worker's has left.
         while !KILLED.load(Ordering::SeqCst) {
             drop(clients.pop());
             let left = clients.len() as u64;
@@ -69,7 +69,10 @@ fn when_a_worker_dies_new_clients_go_to_the_others() {
             waits == Err(io::ErrorKind::WouldBlock)
         };
         let served = clients.iter().filter(|client| is_served(client)).count();
-        assert_eq!(served as u64, survivors, "it took more than it served");
+        assert_eq!(
+            served as u64, survivors,
+            "it ended connections of the other worker"
+        );
 
         let mut more: Vec<_> = (0..20).map(|_| server.dial()).collect();
         more.iter_mut().for_each(|client| echo(client, b"served"));

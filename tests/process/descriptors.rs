@@ -14,7 +14,7 @@ use crate::child::{in_child, limit_open_files, open_files, open_pipes, take_all_
 use crate::logged::{keep_log, logged};
 use crate::support::bytes::{noise, read_all};
 use crate::support::dead_ends::{Silent, closed};
-use crate::support::loopback::{pair, virtual_runtime};
+use crate::support::loopback::{dial, listen, pair, ping, virtual_runtime};
 use crate::support::run::{run, run_virtual};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -110,7 +110,7 @@ fn no_pipe_outlives_its_copy_and_an_idle_copy_has_none() {
                 sink.read_exact(&mut [0; 4]).await.unwrap();
             }
             assert_eq!(open_pipes(), before, "for messages it needs none");
-            // Half of them are stuck with a pipe full of bytes, and dropped so.
+            // Half of them are dropped while their pipes are full of bytes.
             let mut stuck = Vec::new();
             for (copying, source, _sink) in &copies[..10] {
                 let much = vec![b'x'; 8 << 20];
@@ -157,20 +157,6 @@ fn without_a_descriptor_for_a_pipe_a_copy_goes_through_a_buffer() {
     });
 }
 
-async fn listen() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").await.unwrap()
-}
-
-async fn dial(listener: &TcpListener) -> TcpStream {
-    let address = listener.local_addr().unwrap();
-    TcpStream::connect(address).await.unwrap()
-}
-
-async fn ping(client: &TcpStream) {
-    client.write_all(b"ping").await.unwrap();
-    client.read_exact(&mut [0; 4]).await.unwrap();
-}
-
 #[test]
 fn out_of_descriptors_serving_waits_and_goes_on_at_once_when_one_of_ours_is_closed() {
     in_child(|| {
@@ -186,7 +172,7 @@ fn out_of_descriptors_serving_waits_and_goes_on_at_once_when_one_of_ours_is_clos
             let echo = async |stream: TcpStream, _| net::copy(&stream, &stream).await;
             let serving = spawn(serve.run(echo));
             ping(&clients[0]).await;
-            // The second waits until it is accepted only once a second.
+            // The second client waits, until accepting is tried only once a second.
             while counters.refused() < 10 {
                 time::sleep(5 * MILLISECOND).await;
             }
@@ -198,7 +184,6 @@ fn out_of_descriptors_serving_waits_and_goes_on_at_once_when_one_of_ours_is_clos
             assert!(waited < SECOND / 2, "{waited:?}");
             assert_eq!((counters.accepted(), counters.episodes()), (2, 1));
 
-            // And one that waits so is ended by its listener's closing as well.
             listener.close().unwrap();
             serving.await.unwrap().unwrap();
         });
@@ -227,23 +212,23 @@ fn closing_the_listener_ends_serving_also_while_it_waits_for_descriptors() {
     });
 }
 
-/// What belongs to the process and is no descriptor: the disposition of a signal.
+/// The disposition of a signal belongs to the process, as descriptors do.
 #[test]
 fn a_copy_to_a_peer_that_is_gone_is_an_error_and_no_signal() {
     in_child(|| {
-        // A handler in place of Rust's ignoring it: as if a C host had its own.
+        // A handler, as a C host may have its own. Rust ignores the signal.
         let raised = Arc::<AtomicBool>::default();
         signal_hook::flag::register(signal_hook::consts::SIGPIPE, raised.clone()).unwrap();
         run(async {
-            for goes_first in [true, false] {
+            for by_shutdown in [true, false] {
                 let (source, a) = pair().await;
                 let (b, sink) = pair().await;
                 let writing = spawn(async move {
                     let chunk = noise(1 << 16);
                     while source.write_all(&chunk).await.is_ok() {}
                 });
-                if goes_first {
-                    // Unread data on its side make it a RST; our shutdown makes it EPIPE for sure.
+                if by_shutdown {
+                    // After our own shutdown, a write fails by EPIPE.
                     b.close_write().unwrap();
                 } else {
                     spawn(async move {

@@ -19,7 +19,7 @@ fn raise(signal: i32) {
     assert_eq!(unsafe { libc::kill(libc::getpid(), signal) }, 0);
 }
 
-/// A connection that is never done.
+/// A connection that is always busy.
 struct Busy;
 
 impl Protocol for Busy {
@@ -63,7 +63,7 @@ fn the_first_signal_drains_and_the_second_stops() {
 }
 
 #[test]
-fn the_last_worker_that_lives_still_hears_a_signal() {
+fn a_signal_reaches_the_last_worker_that_lives() {
     in_child(|| {
         let server = Server::new(|_| Busy)
             .workers(3)
@@ -139,7 +139,7 @@ fn one_signal_drains_all_servers_and_a_runtime_of_yours_goes_on() {
 }
 
 #[test]
-fn a_signal_before_the_server_runs_counts_and_who_is_queued_is_answered() {
+fn a_signal_before_the_server_runs_counts_and_a_queued_client_is_answered() {
     in_child(|| {
         let bound = Server::new(|_| Echo)
             .workers(2)
@@ -250,7 +250,7 @@ fn a_signal_to_a_child_of_fork_ends_no_server_of_its_parent() {
         };
         exchange();
         assert!(in_fork(|| (0..10).for_each(|_| raise(libc::SIGUSR1))));
-        // A byte in the socket would drain, and then stop, in the turns of these.
+        // Otherwise the bytes in the socket would drain the server meanwhile, and then stop it.
         (0..20).for_each(|_| exchange());
         raise(libc::SIGUSR1);
         server.thread.join().unwrap().unwrap();

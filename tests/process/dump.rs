@@ -88,7 +88,8 @@ fn serve(runtime: &Runtime) -> SocketAddr {
     address
 }
 
-/// A client that waits for a descriptor, a dump that shows the pause, and all other descriptors.
+/// Returns a client that waits for a descriptor, a dump that shows the pause, and all other
+/// descriptors.
 fn starve(runtime: &Runtime, address: SocketAddr) -> (StdStream, Dump, Vec<fs::File>) {
     limit_open_files(100);
     let mut all = take_all_descriptors();
@@ -235,7 +236,7 @@ fn the_names_of_a_dump_are_those_of_its_documented_tables() {
         }
         note(&mut seen, &asking.join().unwrap());
 
-        // Of machines it is known with the feature `observe` alone.
+        // `for_seconds` of a machine is known only with the feature `observe`.
         seen.get_mut("machine")
             .unwrap()
             .insert("for_seconds".to_owned());

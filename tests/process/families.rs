@@ -1,9 +1,8 @@
-//! A machine that has one family of addresses alone: the system is made to refuse the other, by a
-//! filter of system calls.
+//! A system with only one family of addresses: a filter of system calls refuses the other.
 
 use netpoller::{ListenConfig, Server, TcpListener, TcpStream, UdpSocket, spawn};
 
-use crate::child::in_child;
+use crate::child::{filter_calls, in_child};
 use crate::support::run::run;
 
 /// From here on `socket` fails with EAFNOSUPPORT for this family.
@@ -24,18 +23,7 @@ fn switch_off(family: i32) {
         line(give, 0, 0, ERRNO | libc::EAFNOSUPPORT as u32),
         line(give, 0, 0, ALLOW),
     ];
-    let program = libc::sock_fprog {
-        len: filter.len() as u16,
-        filter: filter.as_mut_ptr(),
-    };
-    // SAFETY: it takes no pointer, and this process belongs to this test.
-    assert_eq!(
-        unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) },
-        0
-    );
-    // SAFETY: the program is live, and the system copies it.
-    let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, 2, &raw const program) };
-    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+    filter_calls(&mut filter);
 }
 
 /// What a listener says its address is can be dialled, and so can its host.

@@ -190,7 +190,7 @@ fn a_childs_closes_take_no_registration_of_its_parents() {
 }
 
 #[test]
-fn a_child_that_drops_its_parents_runtime_takes_no_registration_of_its() {
+fn a_child_that_drops_its_parents_runtime_takes_no_registration_of_its_parents() {
     in_child(|| {
         parent_goes_on_after(|runtime, stream, listener| drop((runtime, stream, listener)));
     });
@@ -245,7 +245,7 @@ fn a_child_takes_a_listener_out_of_its_parents_runtime_and_serves_on_it_in_its_o
         let mut said = String::new();
         io::Read::read_to_string(&mut &client, &mut said).unwrap();
         assert_eq!(said, "from the child");
-        // The parent listens on.
+        // The parent still listens.
         let listener = listener.take().unwrap();
         runtime.block_on(async {
             TcpStream::connect(address).await.unwrap();
@@ -306,7 +306,7 @@ fn a_reactor_of_the_parents_refuses_to_turn_and_to_open_and_its_breaker_wakes_no
             breaker.break_netpoll().unwrap();
         }));
         assert_eq!(descriptor.park(Direction::Read, 2), Park::Parked);
-        // It would be broken, or find an event of the child's.
+        // Otherwise the break or an event of the child would show in this turn.
         let turn = reactor
             .turn(Some(Duration::from_millis(1)), &mut out)
             .unwrap();

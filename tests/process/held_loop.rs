@@ -14,7 +14,7 @@ use crate::support::stall::stall;
 
 const THRESHOLD: Duration = Duration::from_millis(100);
 
-/// Warnings as they came.
+/// The warnings so far, in order.
 fn warnings() -> Vec<String> {
     logged(Level::Warn, 0)
 }
@@ -33,8 +33,8 @@ impl Looks {
         self.0.set((now, longest.max(now - last)));
     }
 
-    /// The watchdog has said nothing, unless the system took the CPU away in a run for about as long as
-    /// the threshold: that run was long.
+    /// Asserts that the watchdog has not warned. It may have if the system took the CPU away for
+    /// about as long as the threshold: then a run was long.
     fn found_no_warning(&self) {
         self.look();
         if self.0.get().1 < THRESHOLD / 2 {
@@ -150,7 +150,7 @@ fn without_a_watchdog_a_machine_that_took_longer_than_a_second_is_logged_once_it
         let runtime = Runtime::new().unwrap();
         let long = Duration::from_millis(1100);
         let others = |count| (0..count).for_each(|_| drop(runtime.spawn(async {})));
-        // It is known to be one of those that ran together, and is among them.
+        // It is known only as one of those that ran together.
         others(5);
         drop(runtime.spawn_named("slow", async move { stall(long) }));
         others(5);
@@ -214,6 +214,6 @@ fn a_watchdog_ends_with_its_runtime() {
 
 #[test]
 #[should_panic = "a watchdog's threshold can't be zero"]
-fn a_threshold_of_nothing_is_refused() {
+fn a_threshold_of_zero_is_refused() {
     drop(Runtime::builder().watchdog(Duration::ZERO));
 }

@@ -1,14 +1,15 @@
 //! How much heap an idle connection takes.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream as StdStream;
 use std::time::Duration;
 
-use netpoller::{Conn, Filter, FilterIo, Protocol, Runtime, Server, TcpListener, spawn, time};
+use netpoller::{Conn, Limits, Protocol, Runtime, Server, TcpListener, spawn, time};
 
 use crate::allocator::held;
 use crate::child::in_child;
 use crate::support::run::run;
+use crate::support::running::{Echo, PassesAll};
 
 /// The most, in bytes, of an idle connection with its idle timeout armed.
 const PROTOCOL: isize = 256 + SELECTOR;
@@ -24,15 +25,6 @@ const SELECTOR: isize = if cfg!(mio_unsupported_force_poll_poll) {
 
 /// Below a power of two, so that no list has just doubled.
 const COUNT: usize = 1000;
-
-struct Echo;
-
-impl Protocol for Echo {
-    fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
-        conn.write(bytes)?;
-        Ok(bytes.len())
-    }
-}
 
 #[test]
 fn an_idle_connection_of_a_server_stays_below_its_ceiling() {
@@ -99,26 +91,12 @@ fn an_idle_connection_with_a_task_stays_below_its_ceiling() {
     });
 }
 
-/// Passes all as it is.
-struct Passes;
-
-impl Filter for Passes {
-    fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
-        io.to_protocol(bytes);
-        Ok(bytes.len())
-    }
-    fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
-        io.to_peer(bytes);
-        Ok(bytes.len())
-    }
-}
-
 #[test]
 fn an_idle_connection_with_a_filter_keeps_none_of_the_memory_of_a_long_message() {
     in_child(|| {
         let runtime = Runtime::new().unwrap();
         let bound = Server::new(|_| Echo)
-            .filter(|_| Passes)
+            .filter(|_| PassesAll)
             .bind("127.0.0.1:0")
             .unwrap();
         drop(bound.run_in(&runtime).unwrap());
@@ -137,5 +115,50 @@ fn an_idle_connection_with_a_filter_keeps_none_of_the_memory_of_a_long_message()
         (1..100).for_each(|_| talk());
         let each = (held() - before) / 99;
         assert!((1..=2000).contains(&each), "{each} bytes");
+    });
+}
+
+/// A long answer to each request.
+struct Long;
+
+const ANSWER: usize = 8 << 20;
+
+impl Protocol for Long {
+    fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+        conn.write(&vec![7; ANSWER])?;
+        Ok(bytes.len())
+    }
+}
+
+#[test]
+fn an_idle_connection_keeps_nothing_of_an_answer_that_its_peer_took_late() {
+    in_child(|| {
+        let runtime = Runtime::new().unwrap();
+        // Reading never stops: what the peer takes is no sign of life, and kept apart.
+        let limits = Limits::default().with_high_water(ANSWER);
+        let bound = Server::new(|_| Long)
+            .limits(limits)
+            .bind("127.0.0.1:0")
+            .unwrap();
+        drop(bound.run_in(&runtime).unwrap());
+        let mut buffer = vec![0; 1 << 20];
+        let ask = || {
+            let mut client = StdStream::connect(bound.local_addr()).unwrap();
+            client.write_all(b"?").unwrap();
+            client.set_nonblocking(true).unwrap();
+            let mut got = 0;
+            while got < ANSWER {
+                runtime.turn(Some(Duration::ZERO)).unwrap();
+                got += client.read(&mut buffer).unwrap_or(0);
+            }
+            client
+        };
+        let clients: Vec<_> = std::iter::repeat_with(ask).take(20).collect();
+        let before = held();
+        // Within the grace a drain has to know of what was sent.
+        let turn = |_| runtime.turn(Some(Duration::from_millis(10))).unwrap();
+        let mut turns = (0..500).map(turn);
+        let is_freed = turns.any(|_| (before - held()) / clients.len() as isize >= 200);
+        assert!(is_freed, "{} bytes", before - held());
     });
 }

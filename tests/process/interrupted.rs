@@ -1,15 +1,15 @@
 //! System calls that a signal interrupts before they have done anything: EINTR. The kernel rarely
 //! says so of a socket that does not block, so a filter of system calls says it here.
 
-use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use netpoller::{Conn, Protocol, Runtime, Server, TcpStream, UnixStream, net, spawn};
+use netpoller::{Runtime, Server, TcpStream, UnixStream, net, spawn};
 
-use crate::child::in_child;
+use crate::child::{filter_calls, in_child};
 use crate::support::bytes::{noise, read_all};
 use crate::support::loopback::pair;
 use crate::support::run::run_in;
+use crate::support::running::Echo;
 
 /// Calls that were interrupted.
 static INTERRUPTED: AtomicUsize = AtomicUsize::new(0);
@@ -86,27 +86,7 @@ fn interrupt() {
         line(give, 0, 0, TRAP),
         line(give, 0, 0, ALLOW),
     ];
-    let program = libc::sock_fprog {
-        len: filter.len() as u16,
-        filter: filter.as_mut_ptr(),
-    };
-    // SAFETY: it takes no pointer, and this process belongs to this test.
-    assert_eq!(
-        unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) },
-        0
-    );
-    // SAFETY: the program is live, and the system copies it.
-    let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, 2, &raw const program) };
-    assert_eq!(set, 0, "{}", io::Error::last_os_error());
-}
-
-struct Echo;
-
-impl Protocol for Echo {
-    fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
-        conn.write(bytes)?;
-        Ok(bytes.len())
-    }
+    filter_calls(&mut filter);
 }
 
 #[test]

@@ -104,7 +104,7 @@ fn a_sleep_is_in_the_mail_once_however_often_another_thread_moves_it() {
             thread::scope(|scope| scope.spawn(moves).join().unwrap());
         });
         assert!(grown < 64 << 10, "200,000 moves take {grown} bytes");
-        // The last one holds.
+        // The last move counts.
         runtime.block_on(sleep);
     });
 }

@@ -62,7 +62,7 @@ impl Protocol for Stalls {
     }
 }
 
-/// How much the heap grows while one connection is flooded.
+/// Asserts how much the heap grows while one connection is flooded.
 fn flood<P: Protocol>(make: impl Fn(Rc<Cell<bool>>, Rc<OnceCell<ServerHandle>>) -> P + 'static) {
     let (done, server) = (Rc::new(Cell::new(false)), Rc::new(OnceCell::new()));
     let theirs = (done.clone(), server.clone());
@@ -88,7 +88,7 @@ fn flood<P: Protocol>(make: impl Fn(Rc<Cell<bool>>, Rc<OnceCell<ServerHandle>>) 
     runtime.block_on(serving).unwrap().unwrap();
     // A vector that doubles, the loop's buffer, and what else lives.
     assert!(grown < 4 * LIMIT as isize, "{grown} bytes");
-    assert!(grown > LIMIT as isize / 2, "{grown} bytes are no flood");
+    assert!(grown > LIMIT as isize / 2, "{grown} bytes are too few");
 }
 
 #[test]

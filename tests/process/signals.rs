@@ -61,7 +61,7 @@ fn signals_without_end_during_a_flood_cost_no_byte() {
             }
         });
         let start = Instant::now();
-        // On a busy machine the two threads take turns by time slices.
+        // On a busy computer the two threads alternate only by time slices.
         let enough = || match CAME.load(Ordering::Relaxed) {
             0..100 => false,
             came => came >= SIGNALS || start.elapsed() >= LIMIT,
@@ -173,7 +173,7 @@ impl Protocol for Sends {
 #[test]
 fn a_broken_pipe_is_an_error_and_no_signal_where_the_signal_is_not_ignored() {
     in_child(|| {
-        // As in a C host that has not thought of it: the signal ends the process.
+        // As in a C host that does not ignore the signal: it would end the process.
         // SAFETY: it sets a disposition, with no handler.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
         run(async {

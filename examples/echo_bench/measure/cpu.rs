@@ -1,8 +1,8 @@
 //! What the server costs, seen from outside: the CPU time of its threads.
 //!
-//! The scheduler's run time of each thread is exact; its split into user and system time comes from `stat`,
-//! which counts ticks of 10 ms: over a second it is exact to about 1 %.
-//! Where there is no /proc there are no figures, and the report prints `-`.
+//! The scheduler's run time of each thread is exact; its split into user and system time comes from
+//! `stat`, which counts ticks of 10 ms: over a second it is exact to about 1 %. Where there is no
+//! /proc there are no figures, and the report prints `-`.
 
 use std::fs;
 use std::ops::Sub;
@@ -102,7 +102,8 @@ fn thread_cpu(thread: &str) -> Option<Cpu> {
 /// User and system time, in ticks.
 fn stat_times(path: &str) -> Option<(u64, u64)> {
     let stat = fs::read_to_string(path).ok()?;
-    // The second field is the thread's name in brackets, and may hold anything; what follows starts with the third.
+    // The second field is the thread's name in brackets, and may hold anything; what follows starts
+    // with the third.
     let (_, fields) = stat.rsplit_once(") ")?;
     let mut fields = fields
         .split(' ')
@@ -111,11 +112,12 @@ fn stat_times(path: &str) -> Option<(u64, u64)> {
     Some((fields.next()?, fields.next()?))
 }
 
-/// CPU time of the machine so far, in ticks: a bench shares its CPUs with other processes.
+/// CPU time of the whole computer so far, in ticks: a bench shares its CPUs with other processes.
 #[derive(Clone, Copy)]
 pub struct MachineTime {
-    /// User and system time, and what a hypervisor gave to others. Interrupts are left out: loopback makes many,
-    /// and the kernel decides whether they count as a process's own time. So the result is a lower bound.
+    /// User and system time, and what a hypervisor gave to others. Interrupts are left out:
+    /// loopback makes many, and the kernel decides whether they count as a process's own time. So
+    /// the result is a lower bound.
     busy: u64,
     own: u64,
     at: Instant,

@@ -1,4 +1,4 @@
-//! What only the system can tell or do: descriptors, CPUs, and the few lines of libc that takes.
+//! What only the system can tell or do: descriptors, CPUs, and the few calls of libc that these need.
 #![allow(unsafe_code)]
 
 /// Raises the limit on open descriptors as far as it goes. Returns it.

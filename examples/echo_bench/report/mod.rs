@@ -43,7 +43,7 @@ pub const MEANINGS: [(&str, &str); 5] = [
     ),
     (
         "busy",
-        "how much of the time the server ran, flat out; what is missing it waited for the load or the machine",
+        "how much of the time the server ran, flat out; what is missing it waited for the load or the computer",
     ),
     (
         "B/idle",

@@ -35,6 +35,13 @@ fn field(state: State, event: Event) -> String {
 }
 
 #[test]
+fn all_states_are_in_the_order_of_the_enum() {
+    for (at, state) in State::ALL.into_iter().enumerate() {
+        assert_eq!(state as usize, at);
+    }
+}
+
+#[test]
 fn every_transition_is_the_tables() {
     let (close, closed) = ("Closing", "Closed");
     let table = [

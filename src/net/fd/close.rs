@@ -14,7 +14,7 @@ use mio::event::Source;
 use mio::unix::SourceFd;
 use socket2::SockRef;
 
-use super::{Failure, Fd, Name};
+use super::{Failure, Fd, Name, Needs};
 use crate::reactor::{Direction, Refusal};
 use crate::runtime::waiters::{self, Ticket};
 use crate::runtime::{blocking, context, wake_quietly};
@@ -70,7 +70,9 @@ impl Fd {
     /// because another poller, such as a heartbeat, could displace it.
     pub(crate) fn end_writing_in_queue(&self) -> impl Future<Output = io::Result<()>> {
         let closing = self.op(Direction::Write, Fd::half_close);
-        closing.named(Name::Close).in_queue()
+        let mut closing = closing.named(Name::Close);
+        closing.needs = Needs::Lock;
+        closing
     }
 
     fn shut(&self) {

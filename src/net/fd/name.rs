@@ -3,7 +3,7 @@
 // Mirrors Go's `net/net.go` (`OpError`) and `net/fd_posix.go` (`wrapSyscallError`).
 
 use std::fmt;
-use std::io::{self, ErrorKind::UnexpectedEof, ErrorKind::WouldBlock};
+use std::io::{self, ErrorKind::NotConnected, ErrorKind::UnexpectedEof, ErrorKind::WouldBlock};
 
 use super::Fd;
 use crate::endpoints::{Addr, End};
@@ -56,21 +56,29 @@ impl Fd {
     /// An end's address: known, or asked of the system.
     pub(crate) fn endpoint(&self, end: End) -> Option<Addr> {
         let known = self.socket().endpoint(end);
-        known.or_else(|| self.ask_endpoint(end))
+        known.or_else(|| self.ask_endpoint(end).ok())
     }
 
     /// Asks the system for an end's address, and keeps it.
-    fn ask_endpoint(&self, end: End) -> Option<Addr> {
-        let address = self.socket().ask_endpoint(end);
-        address.inspect(|address| self.socket().set_endpoint(end, address.clone()))
+    fn ask_endpoint(&self, end: End) -> io::Result<Addr> {
+        let address = self.socket().ask_endpoint(end)?;
+        self.socket().set_endpoint(end, address.clone());
+        Ok(address)
     }
 
     /// As [`Fd::endpoint`], with the reason if there is none.
     pub(crate) fn socket_addr(&self, end: End) -> io::Result<Addr> {
-        self.endpoint(end).ok_or_else(|| match self.check_open() {
-            Ok(()) => io::ErrorKind::NotConnected.into(),
-            Err(failure) => self.error("get", failure, 0),
-        })
+        let known = self.socket().endpoint(end);
+        known
+            .map_or_else(|| self.ask_endpoint(end), Ok)
+            .map_err(|error| {
+                let call = ["getsockname", "getpeername"][end as usize];
+                match self.check_open() {
+                    Ok(()) if error.kind() == NotConnected => NotConnected.into(),
+                    Ok(()) => self.op_error("get", Cause::System { call, error }, 0),
+                    Err(failure) => self.error("get", failure, 0),
+                }
+            })
     }
 
     /// As [`Fd::socket_addr`], in the type that the kind of socket has.
@@ -87,8 +95,8 @@ impl Fd {
     /// Asks for both ends anew, of a socket that was connected: a datagram socket's own may change with
     /// the peer's. If the system no longer tells the peer, it is `to`.
     pub(crate) fn learn_new_endpoints(&self, to: Addr) {
-        self.ask_endpoint(End::Local);
-        if self.ask_endpoint(End::Peer).is_none() {
+        drop(self.ask_endpoint(End::Local));
+        if self.ask_endpoint(End::Peer).is_err() {
             self.socket().set_endpoint(End::Peer, to);
         }
     }

@@ -18,7 +18,7 @@ pub(crate) struct Op<'a, F> {
     fd: &'a Fd,
     direction: Direction,
     name: Name,
-    needs: Needs,
+    pub(super) needs: Needs,
     claim: Claim,
     /// How many bytes its tries have moved so far. The error of a write says it.
     moved: usize,
@@ -129,12 +129,6 @@ impl<F> Op<'_, F> {
     /// Gives it a name that is not its direction's.
     pub(crate) fn named(mut self, name: Name) -> Self {
         self.name = name;
-        self
-    }
-
-    /// Makes it wait for the lock, and not for readiness.
-    pub(crate) fn in_queue(mut self) -> Self {
-        self.needs = Needs::Lock;
         self
     }
 }

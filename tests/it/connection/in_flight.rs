@@ -1,16 +1,17 @@
 //! A drain and what is in flight: nothing of it is thrown away, and nothing else is waited for.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netpoller::{Bound, Conn, ConnHandle, Drain, Protocol, Server, TcpStream, spawn, time};
 
 use crate::support::bytes::read_all;
 use crate::support::scripted_protocol::{
-    MILLISECOND, SECOND, Script, dial, nothing, serving, until,
+    MILLISECOND, SECOND, Script, dial, nothing, serving, serving_in_real_time, until,
 };
+use crate::support::stall::stall;
 
 /// A limit that no test reaches.
 const NO_LIMIT: Duration = Duration::from_secs(3600);
@@ -429,5 +430,34 @@ fn a_busy_connection_gets_heartbeats_in_a_drain() {
         let (rest, _) = drained(&bound, &client).await;
         let pings = rest.strip_suffix(b"answer").unwrap();
         assert!((12..=16).contains(&pings.len()), "{pings:?}");
+    });
+}
+
+#[test]
+fn the_grace_counts_from_the_end_of_the_callback_that_got_the_last_bytes() {
+    const GRACE: Duration = Duration::from_millis(100);
+    thread_local! { static DONE: Cell<Option<Instant>> = const { Cell::new(None) }; }
+    let script = Script {
+        data: |_, bytes| {
+            if bytes.len() < 2 {
+                return Ok(0);
+            }
+            stall(2 * GRACE);
+            DONE.set(Some(Instant::now()));
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    let server = script.server().drain_grace(GRACE);
+    serving_in_real_time(server, async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(b"a").await.unwrap();
+        until(|| script.last() == "data 1").await;
+        bound.handle().drain(NO_LIMIT);
+        until(|| script.last() == "draining").await;
+        client.write_all(b"b").await.unwrap();
+        read_all(&client).await.unwrap();
+        let quiet = DONE.take().unwrap().elapsed();
+        assert!(quiet >= GRACE, "{quiet:?}");
     });
 }

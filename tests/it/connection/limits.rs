@@ -1,12 +1,12 @@
 //! What connections may keep in memory: limits that hold across callbacks, and what they do not count.
 
 use std::cell::RefCell;
-use std::io;
 use std::rc::Rc;
 
-use netpoller::{Bound, ConnHandle, Filter, FilterIo, Limits, Server, time};
+use netpoller::{Bound, ConnHandle, Limits, Server, time};
 use socket2::SockRef;
 
+use crate::support::running::PassesAll;
 use crate::support::scripted_protocol::{
     MILLISECOND, SECOND, Script, dial, serving, serving_in_real_time, until,
 };
@@ -194,20 +194,6 @@ fn the_write_that_meets_the_limit_of_the_server_is_the_one_that_fails() {
     });
 }
 
-/// Passes everything on.
-struct Plain;
-
-impl Filter for Plain {
-    fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
-        io.to_protocol(bytes);
-        Ok(bytes.len())
-    }
-    fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
-        io.to_peer(bytes);
-        Ok(bytes.len())
-    }
-}
-
 #[test]
 fn a_peer_that_does_not_read_harms_no_peer_that_does() {
     for is_filtered in [false, true] {
@@ -222,7 +208,7 @@ fn a_peer_that_does_not_read_harms_no_peer_that_does() {
             ..Script::new()
         };
         let limits = Limits::default().with_most_queued_in_all(MEGABYTE);
-        let filter = move |_: &_| is_filtered.then_some(Plain);
+        let filter = move |_: &_| is_filtered.then_some(PassesAll);
         let server = script.server().limits(limits).filter(filter);
         serving_in_real_time(server, async |bound: Rc<Bound<_>>| {
             let dead = dial(&bound).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use netpoller::{Runtime, TcpListener, TcpStream, UdpSocket, UnixStream, time};
+use netpoller::{KeepAlive, Runtime, TcpListener, TcpStream, UdpSocket, UnixStream, time};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::support::counting::counting;
@@ -84,5 +84,18 @@ fn a_socket_that_was_never_connected_fails_each_operation_and_keeps_no_loop_busy
         time::sleep(Duration::from_millis(50)).await;
         assert!(counts.netpolls() - before < 10, "it keeps the loop busy");
         stream.close().unwrap();
+    });
+}
+
+#[test]
+fn what_is_accepted_from_a_listener_of_std_s_has_go_s_defaults() {
+    run(async {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let listener = TcpListener::from_std(listener).unwrap();
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        assert!(stream.nodelay().unwrap());
+        assert_eq!(stream.keepalive().unwrap(), Some(KeepAlive::new()));
     });
 }

@@ -1,11 +1,15 @@
 //! Listening: the port, parked accepts, and the close.
 
+use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
+use futures_lite::future::zip;
 use netpoller::{NetError, Runtime, TcpListener, TcpStream, spawn, yield_now};
 use socket2::SockRef;
 
-use crate::support::run::run;
+use crate::support::hooked::with_room_for;
+use crate::support::run::{run, run_in};
 
 #[test]
 fn a_listener_tells_its_port_frees_it_on_close_and_wakes_a_parked_accept() {
@@ -102,5 +106,67 @@ fn a_listener_that_is_shut_down_through_its_descriptor_ends_accept_with_the_syst
         // The next says so too, and so does whatever serves on it.
         assert!(listener.accept().await.is_err());
         assert!(listener.serve(|_, _| async {}).await.is_err());
+    });
+}
+
+#[test]
+fn a_try_to_accept_takes_what_is_queued_and_waits_for_nothing() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let none = listener.try_accept().unwrap_err();
+        assert_eq!(none.kind(), ErrorKind::WouldBlock);
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            clients.push(TcpStream::connect(address).await.unwrap());
+        }
+        for client in &clients {
+            let (_stream, peer) = listener.try_accept().unwrap();
+            assert_eq!(peer, client.local_addr().unwrap());
+        }
+        let none = listener.try_accept().unwrap_err();
+        assert_eq!(none.kind(), ErrorKind::WouldBlock);
+        // The accept that comes after it waits for the next one.
+        let (next, client) = zip(listener.accept(), TcpStream::connect(address)).await;
+        assert_eq!(next.unwrap().1, client.unwrap().local_addr().unwrap());
+        listener.close().unwrap();
+        assert!(listener.try_accept().unwrap_err().is_closed());
+    });
+}
+
+#[test]
+fn an_accepted_connection_for_which_the_selector_has_no_room_names_the_selectors_call() {
+    let selector = with_room_for(1);
+    let runtime = Runtime::builder().selector(selector).build().unwrap();
+    run_in(&runtime, async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let error = listener.accept().await.unwrap_err();
+        let why = format!("accept tcp {address}: epoll_ctl: no space left on device");
+        assert_eq!(error.to_string(), why);
+        let error = TcpStream::connect(address).await.unwrap_err();
+        let why = format!("dial tcp {address}: epoll_ctl: no space left on device");
+        assert_eq!(error.to_string(), why);
+    });
+}
+
+#[test]
+fn an_address_that_the_system_does_not_tell_is_no_missing_connection() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let no_socket = std::fs::File::open("/dev/null").unwrap();
+        let replaced = listener.with_fd(|fd| {
+            // SAFETY: both are open, and the second stays so.
+            unsafe { libc::dup2(no_socket.as_raw_fd(), fd.as_raw_fd()) }
+        });
+        assert!(replaced.unwrap() >= 0);
+        let error = listener.local_addr().unwrap_err();
+        assert_ne!(error.kind(), ErrorKind::NotConnected);
+        let said = error.to_string();
+        assert!(
+            said.starts_with("get tcp: getsockname: socket operation on non-socket"),
+            "{said}"
+        );
     });
 }

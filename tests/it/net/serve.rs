@@ -9,23 +9,10 @@ use netpoller::{
     NetError, Runtime, TcpListener, TcpStream, UnixListener, UnixStream, spawn, time, yield_now,
 };
 
+use crate::support::loopback::{dial, listen, ping};
 use crate::support::run::{run, run_virtual};
 
 const SECOND: Duration = Duration::from_secs(1);
-
-async fn listen() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").await.unwrap()
-}
-
-async fn dial(listener: &TcpListener) -> TcpStream {
-    let address = listener.local_addr().unwrap();
-    TcpStream::connect(address).await.unwrap()
-}
-
-async fn ping(client: &TcpStream) {
-    client.write_all(b"ping").await.unwrap();
-    client.read_exact(&mut [0; 4]).await.unwrap();
-}
 
 #[test]
 fn every_connection_is_served_at_once_until_the_listener_is_closed() {
@@ -164,6 +151,30 @@ fn a_listener_s_deadline_ends_it_also_while_it_is_full() {
         let error = ended.expect("it ends at its deadline").unwrap_err();
         assert!(error.is_timeout(), "{error}");
         assert!(time::now() >= deadline);
+    });
+}
+
+/// The clock jumps only while the loop finds nothing to do.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_listener_that_was_shut_down_ends_it_also_while_it_is_full() {
+    run_virtual(async {
+        let listener = listen().await;
+        let _clients = [dial(&listener).await, dial(&listener).await];
+        let serve = Serve::new(listener.clone()).max_connections(1);
+        let counters = serve.counters();
+        let hold = async |stream: TcpStream, _| stream.hung_up().await;
+        let serving = spawn(serve.run(hold));
+        while counters.live() == 0 {
+            yield_now().await;
+        }
+        yield_now().await;
+        let shut =
+            listener.with_fd(|fd| socket2::SockRef::from(&fd).shutdown(std::net::Shutdown::Both));
+        shut.unwrap().unwrap();
+        let ended = time::timeout(SECOND, serving).await;
+        let error = ended.expect("it ends").unwrap().unwrap_err();
+        assert!(error.to_string().ends_with("invalid argument"), "{error}");
     });
 }
 

@@ -7,9 +7,12 @@ use std::os::unix::net as std_unix;
 use std::path::Path;
 use std::time::Duration;
 
-use netpoller::{NetError, UnixDatagram, UnixListener, UnixStream, spawn, time, yield_now};
+use netpoller::{
+    NetError, Runtime, UnixDatagram, UnixListener, UnixStream, spawn, time, yield_now,
+};
 
-use crate::support::run::run;
+use crate::support::hooked::with_room_for;
+use crate::support::run::{run, run_in};
 use crate::support::schedule::virtual_runtime;
 use crate::support::temp_path::TempPath;
 
@@ -562,4 +565,24 @@ fn a_dial_to_a_listener_whose_queue_is_full_fails_and_gives_out_no_socket() {
         drop(socket.accept().unwrap());
         UnixStream::connect(&temp).await.unwrap();
     });
+}
+
+#[test]
+fn a_bind_that_fails_late_leaves_no_path_in_the_way_of_the_next() {
+    let (ours, theirs) = (TempPath::new(), TempPath::new());
+    let path = &ours;
+    let runtime = Runtime::builder().selector(with_room_for(0));
+    run_in(&runtime.build().unwrap(), async {
+        let error = UnixListener::bind(path).await.unwrap_err();
+        assert!(error.to_string().contains("epoll_ctl"), "{error}");
+        assert!(!path.0.exists());
+        assert!(UnixDatagram::bind(path).await.is_err());
+        assert!(!path.0.exists());
+        // A path that is another's stays.
+        let _theirs = std_unix::UnixListener::bind(&theirs).unwrap();
+        assert!(UnixListener::bind(&theirs).await.is_err());
+        assert!(UnixStream::connect(&theirs).await.is_err());
+        assert!(theirs.0.exists());
+    });
+    run(async { drop(UnixListener::bind(path).await.unwrap()) });
 }

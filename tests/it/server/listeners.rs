@@ -217,12 +217,15 @@ fn a_connection_over_unix_is_opened_and_its_peer_has_an_empty_path() {
 }
 
 #[test]
-fn connections_of_a_given_tcp_listener_send_without_delay_as_those_of_a_bound_one() {
+fn connections_of_a_given_tcp_listener_have_go_s_defaults_as_those_of_a_bound_one() {
     struct Tells;
     impl Protocol for Tells {
         fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
-            let nodelay = conn.with_fd(|fd| SockRef::from(&fd).tcp_nodelay())??;
-            conn.write(nodelay.to_string().as_bytes())?;
+            let (nodelay, idle) = conn.with_fd(|fd| {
+                let socket = SockRef::from(&fd);
+                io::Result::Ok((socket.tcp_nodelay()?, socket.tcp_keepalive_time()?))
+            })??;
+            conn.write(format!("{nodelay}, {idle:?}").as_bytes())?;
             conn.close();
             Ok(())
         }
@@ -239,7 +242,7 @@ fn connections_of_a_given_tcp_listener_send_without_delay_as_those_of_a_bound_on
         let serving = thread::spawn(move || bound.run());
         for addr in addrs {
             let told = io::read_to_string(StdStream::connect(addr).unwrap());
-            assert_eq!(told.unwrap(), "true");
+            assert_eq!(told.unwrap(), "true, 15s");
         }
         handle.stop();
         serving.join().unwrap().unwrap();

@@ -84,8 +84,9 @@ impl Faulty {
 }
 
 impl Hook for Faulty {
-    fn opens(&mut self, token: Token) {
+    fn opens(&mut self, token: Token) -> io::Result<()> {
         self.tokens.push(token);
+        Ok(())
     }
 
     fn netpoll(

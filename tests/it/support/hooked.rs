@@ -20,8 +20,10 @@ pub trait Hook {
         system.netpoll(wait, events)
     }
 
-    /// A source is about to be opened.
-    fn opens(&mut self, _: Token) {}
+    /// A source is about to be opened. An error refuses it.
+    fn opens(&mut self, _: Token) -> io::Result<()> {
+        Ok(())
+    }
 
     fn breaker(&self, system: Arc<dyn Break>) -> Arc<dyn Break> {
         system
@@ -71,7 +73,7 @@ impl<H: Hook> Selector for Hooked<H> {
     }
 
     fn open_fd(&mut self, of: &mut dyn Source, token: Token, fd: Option<RawFd>) -> io::Result<()> {
-        self.hook.opens(token);
+        self.hook.opens(token)?;
         self.inner.open_fd(of, token, fd)
     }
 
@@ -98,4 +100,17 @@ impl<H: Hook> Selector for Hooked<H> {
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.inner.descriptor().filter(|_| self.hook.lends())
     }
+}
+
+/// The system's selector, with room for so many sources.
+pub fn with_room_for(sources: usize) -> Box<dyn Selector> {
+    struct Full(usize);
+    impl Hook for Full {
+        fn opens(&mut self, _: Token) -> io::Result<()> {
+            let left = self.0.checked_sub(1);
+            self.0 = left.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOSPC))?;
+            Ok(())
+        }
+    }
+    hooked_by(Full(sources))
 }

@@ -32,3 +32,20 @@ pub fn plain_unix_pair() -> (UnixStream, PlainUnixStream) {
     ours.set_nonblocking(true).unwrap();
     (UnixStream::from_std(ours).unwrap(), theirs)
 }
+
+/// A listener at a free port.
+pub async fn listen() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.unwrap()
+}
+
+/// A new connection to a listener.
+pub async fn dial(listener: &TcpListener) -> TcpStream {
+    let address = listener.local_addr().unwrap();
+    TcpStream::connect(address).await.unwrap()
+}
+
+/// Sends a message, and waits for its echo.
+pub async fn ping(client: &TcpStream) {
+    client.write_all(b"ping").await.unwrap();
+    client.read_exact(&mut [0; 4]).await.unwrap();
+}

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use netpoller::{Addr, Bound, Conn, Protocol, Server, ServerHandle, ServerStats};
+use netpoller::{Addr, Bound, Conn, Filter, FilterIo, Protocol, Server, ServerHandle, ServerStats};
 
 use crate::support::stall::between_looks;
 use crate::support::watchdog::watchdog;
@@ -20,6 +20,20 @@ pub struct Echo;
 impl Protocol for Echo {
     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
         conn.write(bytes)?;
+        Ok(bytes.len())
+    }
+}
+
+/// A filter that passes all bytes on unchanged.
+pub struct PassesAll;
+
+impl Filter for PassesAll {
+    fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        io.to_protocol(bytes);
+        Ok(bytes.len())
+    }
+    fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        io.to_peer(bytes);
         Ok(bytes.len())
     }
 }

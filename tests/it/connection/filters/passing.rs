@@ -5,13 +5,16 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netpoller::{Bound, ConnHandle, Drain, Filter, FilterIo, spawn, time};
 
 use super::{Frames, framed, greeted, unframed};
 use crate::support::bytes::read_all;
-use crate::support::scripted_protocol::{MILLISECOND, SECOND, Script, dial, serving, until};
+use crate::support::scripted_protocol::{
+    MILLISECOND, SECOND, Script, dial, serving, serving_in_real_time, until,
+};
+use crate::support::stall::stall;
 
 #[derive(Clone, Default)]
 struct Counts(Arc<[AtomicUsize; 2]>);
@@ -394,4 +397,71 @@ fn what_a_filter_passed_on_before_it_closes_is_offered_and_answered() {
         assert_eq!(read_all(&client).await.unwrap(), b"request\0");
     });
     assert_eq!(script.said(), ["open", "data 8", "closed"]);
+}
+
+/// Passes all through, and gives the protocol what it writes too.
+struct Echoes;
+
+impl Filter for Echoes {
+    fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        io.to_protocol(bytes);
+        Ok(bytes.len())
+    }
+    fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        io.to_protocol(bytes);
+        Ok(bytes.len())
+    }
+}
+
+#[test]
+fn what_a_filter_passes_on_after_the_peer_s_end_is_offered_however_much_else_is_left() {
+    let script = Script {
+        data: |conn, bytes| match bytes {
+            [7, 7, 7, 7, 7, 7, 7, 7, 7, 7] => {
+                conn.need(100);
+                conn.write(&[9; 5])?;
+                Ok(5)
+            }
+            [.., 9] => Ok(bytes.len()),
+            _ => {
+                conn.need(100);
+                Ok(0)
+            }
+        },
+        ..Script::new()
+    };
+    let server = script.server().filter(|_| Echoes);
+    serving(server, async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(&[7; 6]).await.unwrap();
+        until(|| script.last() == "data 6").await;
+        client.write_all(&[7; 4]).await.unwrap();
+        client.close_write().unwrap();
+        read_all(&client).await.unwrap();
+    });
+    let said = script.said();
+    assert_eq!(said[2..], ["data 10", "data 5", "data 10", "end", "closed"]);
+}
+
+#[test]
+fn behind_a_filter_too_the_time_of_a_callback_is_not_the_peer_s() {
+    const IDLE: Duration = Duration::from_millis(200);
+    thread_local! { static DONE: Cell<Option<Instant>> = const { Cell::new(None) }; }
+    let script = Script {
+        data: |_, bytes| {
+            stall(2 * IDLE);
+            DONE.set(Some(Instant::now()));
+            Ok(bytes.len())
+        },
+        ..Script::new()
+    };
+    let server = script.server().filter(|_| Echoes).idle_timeout(IDLE);
+    serving_in_real_time(server, async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(b"work").await.unwrap();
+        read_all(&client).await.unwrap();
+        let quiet = DONE.take().unwrap().elapsed();
+        assert!(quiet >= IDLE, "{quiet:?}");
+    });
+    assert_eq!(script.last(), "closed: timeout");
 }

@@ -228,8 +228,9 @@ struct Liar {
 }
 
 impl Hook for Liar {
-    fn opens(&mut self, token: Token) {
+    fn opens(&mut self, token: Token) -> io::Result<()> {
         self.open.push(token);
+        Ok(())
     }
 
     fn netpoll(
