@@ -127,7 +127,7 @@ impl Runtime {
     /// use netpoller::{Runtime, time};
     /// use std::time::Duration;
     /// let runtime = Runtime::builder().virtual_clock().build()?;
-    /// runtime.block_on(time::sleep(Duration::from_secs(3600))); // takes no time
+    /// runtime.block_on(async { time::sleep(Duration::from_secs(3600)).await }); // takes no time
     /// # Ok(())
     /// # }
     /// ```

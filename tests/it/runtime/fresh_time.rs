@@ -277,14 +277,14 @@ fn outlives_its_runtime<F: Future + 'static>(
     let read = hand.clone();
     let second = Runtime::builder().clock(move || read.now());
     let second = second.build().unwrap();
-    let kept = first.block_on(async {
-        let mut made = Box::pin(make());
+    let mut kept = None;
+    first.block_on(async {
+        let made = kept.insert(Box::pin(make()));
         let mut cx = Context::from_waker(Waker::noop());
         assert!(made.as_mut().poll(&mut cx).is_pending());
-        made
     });
     drop(first);
-    let task = second.spawn(kept);
+    let task = second.spawn(kept.unwrap());
     (second, hand, task)
 }
 
