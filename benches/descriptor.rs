@@ -32,7 +32,7 @@ const READY: usize = 1_000;
 fn armed(count: usize) -> (Reactor<usize>, Vec<Descriptor<usize>>) {
     let reactor = Reactor::with(scripted().0);
     let open = |_| {
-        let descriptor = reactor.open(&mut Nothing).expect("there are slots");
+        let descriptor = reactor.open(&mut Nothing).expect("there are keys");
         descriptor.set_deadline(Direction::Read, Some(reactor.now() + IDLE));
         descriptor
     };
@@ -58,7 +58,7 @@ fn park(criterion: &mut Criterion<CpuTime>) {
 fn ready(criterion: &mut Criterion<CpuTime>) {
     let (selector, script) = scripted();
     let reactor: Reactor<usize> = Reactor::with(selector);
-    let open = |_| reactor.open(&mut Nothing).expect("there are slots");
+    let open = |_| reactor.open(&mut Nothing).expect("there are keys");
     let descriptors: Vec<_> = (0..READY).map(open).collect();
     let mut out = Vec::with_capacity(READY);
     criterion.bench_function("park, ready, handed back, drained", |bencher| {

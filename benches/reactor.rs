@@ -29,7 +29,7 @@ struct Connection {
 fn connections(reactor: &Reactor<usize>, count: usize) -> Vec<Connection> {
     let open = |_| {
         let (mut ours, theirs) = UnixStream::pair().expect("there are descriptors");
-        let descriptor = reactor.open(&mut ours).expect("there are slots");
+        let descriptor = reactor.open(&mut ours).expect("there are keys");
         Connection {
             ours,
             theirs,

@@ -31,7 +31,7 @@ fn runtime() -> Runtime {
     Runtime::new().expect("there are descriptors")
 }
 
-/// Where two tasks take turns.
+/// Two tasks take turns: the holder runs, the other waits.
 #[derive(Default)]
 struct Baton {
     holder: Cell<u64>,

@@ -112,7 +112,7 @@ fn insert(criterion: &mut Criterion<CpuTime>) {
         let (whens, _) = deadlines(size, random);
         (whens, timers)
     };
-    bench(criterion, "insert into slots freed in no order", freed, all);
+    bench(criterion, "insert after cancels in no order", freed, all);
 }
 
 fn fire(criterion: &mut Criterion<CpuTime>) {

@@ -54,7 +54,7 @@ def wrapper():
 
 
 def run(command, fault, only=None):
-    """What finds the fault, and after how many seconds; `(None, seconds)` if nothing does. `only`: that test."""
+    """The test that finds the fault, or None, and the seconds that it took. `only`: run that test alone."""
     environment = dict(os.environ, CARGO_TARGET_DIR=str(TARGET), CARGO_INCREMENTAL="0")
     environment["RUSTC_WORKSPACE_WRAPPER"] = str(wrapper())
     environment["NETPOLLER_FAULT"] = fault or ""

@@ -3,17 +3,17 @@
 
     cargo build --examples && python3 tests/errno_matrix.py [--server NAME] [--call NAME] [--errno NAME]
 
-strace makes some calls of a running server fail: every fifth from the second on. Meanwhile eight
+strace makes some calls of a running server fail: the second, and each fifth after it. Meanwhile eight
 clients open four connections each and check every byte. Then strace goes, and the server has to
 serve without a fault, to be idle, and to end by SIGTERM with status 0. A cell says `calls that were
 made to fail / connections that failed`: at most one connection for each call. Where a call is not
 made, the cell is empty. `ends` is a server that ended at once and said why; it may do so only where
 ENDS says so.
 
-No system says EAGAIN while there is something, so no server survives it unharmed: no edge follows. So
-only a few are injected (recvfrom, sendto, sendmsg, splice, accept4), and new messages bring the edge:
-after half a second the clients send another, and open another connection.
-NEVER lists the rest.
+No system says EAGAIN while there is something, so an injected one loses an edge, and no server can
+know. So it is injected only a few times in each server, and new messages bring the edge: after half a
+second without an answer a client sends another, and opens another connection. NEVER lists the calls
+that this does not help.
 """
 
 import argparse
@@ -75,14 +75,14 @@ class Server:
         return self.process.poll() is not None
 
     def await_end(self):
-        """A little: it may be about to end."""
+        """Waits a second: it may be about to end."""
         try:
             self.process.wait(timeout=1)
         except subprocess.TimeoutExpired:
             pass
 
     def stop(self):
-        """Its status, and what it said in the end."""
+        """Ends it. Returns its status, and what it wrote to stderr."""
         if not self.ended():
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -109,13 +109,13 @@ class Strace:
             sys.exit(f"strace: {line}")
 
     def stop(self):
-        """Detaches, and gives the log."""
+        """Detaches, and returns the log."""
         self.process.send_signal(signal.SIGINT)
         try:
             self.process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
-            # If it is to let go while the server ends, it may wait for a first thread that has ended before the
-            # others, for ever. Killed, it lets go.
+            # strace that detaches while the server ends may wait for ever for its first thread, if that has
+            # ended before the others. A killed strace detaches.
             self.process.kill()
             self.process.communicate()
         with open(self.log, errors="replace") as log:
@@ -133,7 +133,7 @@ class Wrong(Exception):
 
 
 class Connection:
-    """One connection of a client. Whatever comes is compared with what is owed."""
+    """One connection of a client. All that comes is compared with what is owed."""
 
     def __init__(self, server, number):
         self.server, self.number, self.sent = server, number, 0
@@ -154,7 +154,7 @@ class Connection:
             self.owed += message
 
     def answers(self):
-        """Waits for all that is owed. Of a server that is lied to it asks more, after a while."""
+        """Waits for all that is owed. If the server is lied to, sends another message after a while."""
         got = bytearray()
         while len(got) < len(self.owed):
             self.socket.settimeout(NUDGE)
@@ -175,7 +175,7 @@ class Connection:
         self.owed.clear()
 
     def numbers(self, more):
-        """Of a HTTP answer, the number that it repeats."""
+        """The numbers that HTTP answers repeat."""
         self.rest = getattr(self, "rest", b"") + more
         found = bytearray()
         while match := re.search(rb"HTTP/1\.1 (\d+).*?\r\n\r\n", self.rest, re.S):
@@ -195,7 +195,7 @@ class Connection:
 
 
 def nudge(server):
-    """A new connection: its edge brings the listener's queue."""
+    """Connects: the edge makes the server accept all that wait in the listener's queue."""
     try:
         socket.create_connection(("127.0.0.1", server.port), timeout=1).close()
     except OSError:
@@ -203,7 +203,7 @@ def nudge(server):
 
 
 def load(server, clients=CLIENTS, connections=CONNECTIONS):
-    """Failed connections, by message; raises Hang or Wrong."""
+    """The messages of failed connections. Raises Hang or Wrong."""
     failed, worst = [], []
 
     def client(first):
@@ -305,7 +305,7 @@ def main():
     flags.add_argument("--errno", choices=ERRORS)
     flags = flags.parse_args()
     servers = [name for name in names if flags.server in (None, name)]
-    # What the proxy passes on to.
+    # The target of the proxy.
     target = Server("protocol", 0)
     start, faults, cells = time.monotonic(), [], 0
     usual = {name: baseline(name, target.port) for name in servers}

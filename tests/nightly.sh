@@ -85,7 +85,7 @@ deliberate() {
     python3 tests/deliberate_faults.py ${quick:+lost_wake_up double_close dropped_read_stays_parked}
 }
 
-# The tests of what was once wrong, RUNS times in a row on a machine that is busy.
+# The tests of what was once wrong, RUNS times in a row on a busy computer.
 regressions() {
     local tests=(
         # The loop: deadlines that are early, or forgotten; time that is stale.

@@ -1,7 +1,7 @@
 //! What the benches share: their length, and their clocks.
 //!
 //! An operation that never waits is timed by the CPU time of the thread, so that the figure holds on
-//! a machine with other work. An operation that waits is timed by the clock.
+//! a computer with other work. An operation that waits is timed by the clock.
 #![allow(dead_code, reason = "each bench uses some")]
 #![allow(unsafe_code)]
 

@@ -54,7 +54,7 @@ def parse():
         if settings.cpus and (len(settings.cpus) != 2 or not set(settings.cpus) <= os.sched_getaffinity(0)):
             raise ValueError
     except ValueError:
-        parser.error("--cpus wants two of this machine's CPUs, as 0,1")
+        parser.error("--cpus wants two of this computer's CPUs, as 0,1")
     return settings
 
 

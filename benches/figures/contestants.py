@@ -100,5 +100,5 @@ class Roster:
         return [c for c in self.contestants if c.name not in without]
 
     def timed(self, seconds):
-        """Floors and strangers as they are, ours with idle timeout."""
+        """Ours with an idle timeout, the floors and the servers of others as they are."""
         return [c.timed(seconds) if c.mode else c for c in self.plain(without=(EDGE, DRAIN))]

@@ -1,4 +1,4 @@
-"""Rounds: A B C, A B C, ... so that what disturbs the machine disturbs all; then medians and tables."""
+"""Rounds: A B C, A B C, ... so that what disturbs the computer disturbs all; then medians and tables."""
 
 import resource
 import statistics
@@ -16,7 +16,7 @@ def say(text):
 
 
 def busy_seconds():
-    """CPU seconds the whole machine was busy, and those of our own ended children and ourselves."""
+    """CPU seconds that the whole computer was busy, and those of ours: this process and its ended children."""
     with open("/proc/stat") as stat:
         user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, stat.readline().split()[1:9])
     own = [resource.getrusage(who) for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF)]
@@ -24,7 +24,7 @@ def busy_seconds():
 
 
 class Machine:
-    """Others use this machine too: waits for a quiet moment, and tells when there was none."""
+    """Other processes use this computer too: waits for a quiet moment, and says how much they used."""
 
     patience = 120  # seconds, in all, to spend on waiting and on measuring again
 

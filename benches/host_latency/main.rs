@@ -1,5 +1,5 @@
-//! How long it takes from a client's write until the host knows that a turn is due: told by the
-//! runtime's descriptor in the host's own poll(2), and by `Runtime::notify_host`. A client on another
+//! The time from a client's write until the host knows that a turn is due: from the runtime's
+//! descriptor in the host's own poll(2), or from `Runtime::notify_host`. A client on another
 //! thread writes a byte, waits for the echo, and rests for 200 us, so that the host sleeps each time.
 //!
 //! And how late the frames of a host begin that waits for them in [`Runtime::turn`].
@@ -34,7 +34,7 @@ impl Written {
             .store(self.0.elapsed().as_nanos() as u64, Ordering::SeqCst);
     }
 
-    /// How long ago that was, if the host has not seen it yet.
+    /// How long ago the client wrote, if the host has not seen it yet.
     fn seen(&self) -> Option<Duration> {
         let now = self.0.elapsed();
         let written = Duration::from_nanos(self.1.swap(0, Ordering::SeqCst));

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures netpoller beside its peers on this machine: one command, a table and a page. See README.md here."""
+"""Measures netpoller beside its peers on this computer: one command, a table and a page. See README.md here."""
 
 import sys
 from pathlib import Path

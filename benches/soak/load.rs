@@ -1,6 +1,6 @@
 //! The load: plain blocking sockets and threads, so that what it finds is the server's.
 //!
-//! A cycle is everything once, beside a quiet client whose times are taken; then a rest.
+//! A cycle is each abuse once, beside a quiet client whose times are measured; then a rest.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// No answer takes longer, whatever goes on beside it, on a machine that is busy with other things too.
+/// No answer takes longer, whatever goes on beside it, on a computer that is busy with other things too.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Connections at once in a crowd: two of these are more than the server has descriptors.
 const CROWD: usize = 200;
@@ -24,7 +24,7 @@ pub fn run(protocol: u16, tasks: u16, length: Duration) {
         process::exit(1);
     }));
     let servers = [protocol, tasks].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-    // They stay all the time, and have nothing to say.
+    // They stay open all the time, and send nothing until the end.
     let idle: Vec<_> = (0..20).map(|at| dial(servers[at % 2])).collect();
     let start = Instant::now();
     while start.elapsed() < length {
@@ -48,7 +48,7 @@ pub fn run(protocol: u16, tasks: u16, length: Duration) {
         say(&format!("rest {:.3}", p99.as_secs_f64() * 1000.0));
         rest();
     }
-    // They are still served.
+    // The idle ones are still served.
     idle.into_iter()
         .for_each(|mut stream| echo(&mut stream, b"still here"));
 }
@@ -129,7 +129,7 @@ fn slow(server: SocketAddr) {
     }
 }
 
-/// Goes with a RST, before, amid and after an answer.
+/// Leaves with a RST: before an answer, or amid it.
 fn resets(server: SocketAddr) {
     for at in 0..150 {
         let mut stream = dial(server);

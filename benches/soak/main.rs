@@ -1,5 +1,5 @@
-//! A server under abuse for as long as is asked: what it holds, what it wakes up for and how long it
-//! takes to answer must stay what they were.
+//! A server under abuse for as long as is asked: what it holds, how often it wakes up and how long it
+//! takes to answer must not grow.
 //!
 //! ```text
 //! cargo run --release -p netpoller-benches --example soak -- --seconds 60 --plot soak.svg
@@ -29,7 +29,7 @@ use netpoller::{Conn, Protocol, Runtime, Server, TcpListener, spawn, spawn_block
 /// A soak of the server under abuse
 #[derive(Clone, Parser)]
 struct Flags {
-    /// How long
+    /// Seconds that it lasts
     #[arg(long, default_value_t = 60)]
     seconds: u64,
     /// Where the plot goes
@@ -47,7 +47,7 @@ struct Flags {
 const MOST_DESCRIPTORS: u64 = 300;
 const TIMERS: usize = 100_000;
 /// A p99 is a time of the wall clock. A soak of fewer seconds shows it and does not judge it: another
-/// process that takes the CPU for half a minute would be the half of what was measured.
+/// process that takes the CPU for half a minute would be half of what was measured.
 const JUDGES_TIME: u64 = 600;
 /// How much of a rest is measured.
 const MEASURED: Duration = Duration::from_millis(700);
@@ -65,7 +65,7 @@ struct Sample {
     descriptors: f64,
     /// Turns of the loop while nothing happened.
     wake_ups: f64,
-    /// Of a quiet client's messages while the others abuse the server, in milliseconds.
+    /// The p99 of a quiet client's messages while the others abuse the server, in milliseconds.
     p99: f64,
 }
 

@@ -1,8 +1,8 @@
 //! The book: one stage for all readers, and what it looks like now.
 //!
-//! All readers see the same stage. A command names the version that its reader has seen. If another
-//! reader was faster, the version is out of date: the command is refused, and its reader sees what the other
-//! did. So of two readers who step at once, one steps.
+//! A command names the version that its reader has seen. If another reader was faster, the version
+//! is out of date: the command is refused, and its reader sees what the other did. So of two
+//! commands at once, one is carried out.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -29,8 +29,8 @@ struct Order {
     waker: Waker,
 }
 
-/// What the tasks of the page share with the stage. The stage runs between two turns of the page's runtime:
-/// a turn inside a turn would be refused.
+/// What the tasks of the page share with the stage. The stage runs between two turns of the page's
+/// runtime: a turn inside a turn would be refused.
 pub struct Book {
     orders: RefCell<VecDeque<Order>>,
     version: Cell<u64>,

@@ -78,7 +78,7 @@ pub const ALL: &[Shown] = shown! {
     "open", "netpollopen", SELECTOR, "fn open(&mut self, source: &mut dyn Source, token: Token) -> io::Result<()> {",
         "Registers a source, once, for both directions.";
     "token", "taggedPointer", file!("src/reactor/types.rs"), "pub struct Token(",
-        "A slot and a generation in one word.";
+        "A key and a generation in one word.";
     "state", "http.ConnState", file!("src/connection/state.rs"), "pub(crate) const fn on(",
         "The table of a connection: an event in, the next state out.";
     "is_full", "", file!("src/connection/conn.rs"), "pub fn is_full(",
@@ -102,7 +102,8 @@ pub const ALL: &[Shown] = shown! {
 };
 
 impl Shown {
-    /// Its lines, without the documentation above them, and the number of the first; `None` if it is not there.
+    /// Its lines, without the documentation above them, and the number of the first; `None` if it
+    /// is not there.
     pub fn cut(&self) -> Option<(usize, String)> {
         let lines: Vec<&str> = self.file.1.lines().collect();
         let first = lines.iter().position(|line| line.contains(self.begins))?;

@@ -1,5 +1,5 @@
-//! What a turn did, from the trace: a list in the order of the loop, each line with the box of the picture
-//! that it belongs to.
+//! What a turn did, from the trace: a list in the order of the loop, each line with the box of the
+//! picture that it belongs to.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -36,20 +36,20 @@ pub fn list(records: &[Record], names: &Names, at_gate: &[String], said: &[Strin
     let mut turn = 0;
     for (index, record) in records.iter().enumerate() {
         let id = id(record.id);
-        let who = names.get(&id).map_or(format!("machine {id}"), |name| {
+        let machine = names.get(&id).map_or(format!("machine {id}"), |name| {
             format!("machine {id} {name}")
         });
         let kind = format!("{:?}", record.kind);
         if matches!(record.kind, Kind::Run | Kind::TurnEnd)
-            && let Some((who, is_at_gate)) = running.take()
+            && let Some((machine, is_at_gate)) = running.take()
         {
             match is_at_gate {
                 true => add(
                     "Gate".to_owned(),
                     "batch",
-                    format!("{who} stops, and waits for the stage (in no slot)"),
+                    format!("{machine} stops, and waits for the stage (in no slot)"),
                 ),
-                false => add("Park".to_owned(), "park", format!("{who} parks")),
+                false => add("Park".to_owned(), "park", format!("{machine} parks")),
             }
         }
         match record.kind {
@@ -102,7 +102,7 @@ pub fn list(records: &[Record], names: &Names, at_gate: &[String], said: &[Strin
                     _ => "goes into the run queue",
                 };
                 let of = format!("{kind} {hands_out}");
-                add(of, hands_out, format!("{who} {goes}"));
+                add(of, hands_out, format!("{machine} {goes}"));
             }
             Kind::Mail => add(kind, "mail", "other threads have left messages".to_owned()),
             Kind::Wake | Kind::Spawn => {
@@ -113,7 +113,8 @@ pub fn list(records: &[Record], names: &Names, at_gate: &[String], said: &[Strin
                 // `wake 3.7 by 2.5`, in the trace's words.
                 let text = record.to_string();
                 let by = text.split_once(" by ").map_or("", |(_, by)| by);
-                // The stage acts between two turns. It has the loop's thread, and the trace does not know it.
+                // The stage acts between two turns. It has the loop's thread, and the trace does
+                // not know it.
                 let (by, runs) = match by {
                     "another thread" => ("the stage".to_owned(), "this turn"),
                     _ => (format!("machine {by}"), "the next turn"),
@@ -121,20 +122,20 @@ pub fn list(records: &[Record], names: &Names, at_gate: &[String], said: &[Strin
                 add(
                     kind,
                     "wake",
-                    format!("{who} {what}, by {by}: it runs in {runs}"),
+                    format!("{machine} {what}, by {by}: it runs in {runs}"),
                 );
                 // A machine that has woken itself yields.
-                running = running.filter(|(running, _)| *running != who);
+                running = running.filter(|(running, _)| *running != machine);
             }
             Kind::Run => {
-                add(kind, "batch", format!("{who} runs"));
+                add(kind, "batch", format!("{machine} runs"));
                 let mut later = records[index + 1..].iter();
                 let runs_again =
                     later.any(|later| later.kind == Kind::Run && later.id == record.id);
-                running = Some((who, at_gate.contains(&id) && !runs_again));
+                running = Some((machine, at_gate.contains(&id) && !runs_again));
             }
             Kind::Done => {
-                add(kind, "batch", format!("{who} has ended"));
+                add(kind, "batch", format!("{machine} has ended"));
                 running = None;
             }
             Kind::ReadUntil | Kind::WriteUntil => {
@@ -171,7 +172,8 @@ pub fn list(records: &[Record], names: &Names, at_gate: &[String], said: &[Strin
         .collect()
 }
 
-/// The run queue, in its order: the dump says what is runnable, and the trace in which order it became so.
+/// The run queue, in its order: the dump says what is runnable, and the trace in which order it
+/// became so.
 #[derive(Default)]
 pub struct Queue {
     /// What is left of the batches so far, and what the netpoller has handed out.

@@ -337,7 +337,7 @@ function drawDescriptors(frame, before) {
   }
   if (frame.descriptors.length === 0) parts.push(text(0, 20, 'None is open.', 'soft'));
   const list = drawing('descriptors', Math.max(y, 30), words.join(' ') || 'None is open.', ...parts);
-  const caption = `Token: slot.generation. Registrations so far: ${frame.registrations}.`;
+  const caption = `Token: key.generation. Registrations so far: ${frame.registrations}.`;
   const held = frame.held > 0 ? ` The selector keeps ${frame.held} event back.` : '';
   $('descriptors').replaceChildren(list, make('figcaption', {}, caption + held));
 }
@@ -490,7 +490,7 @@ function showCode(id, chosen) {
 
 // ---- talking to the stage ----
 
-/** Takes in a state. Older ones than the newest are dropped: they come twice, as answer and as event. */
+/** Takes in a state, unless it is no newer than the newest: each comes twice, as an answer and as an event. */
 function take(next, mine) {
   if (state && next.version <= state.version) return false;
   const moved = !state || state.scene !== next.scene;
@@ -511,7 +511,7 @@ function take(next, mine) {
 }
 
 let ordering = false; // whether an answer is on its way: it may come after its event
-let held = null; // an event that came meanwhile
+let held = null; // the newest event that came meanwhile
 
 async function order(what) {
   if (ordering) return false;
@@ -564,7 +564,7 @@ new ResizeObserver(() => {
   width = now;
 }).observe($('descriptors'));
 
-/** What an event says. It is another reader's, unless it is the first. */
+/** Takes in the state of an event. Unless it is the first, another reader has moved the stage. */
 function hear(next) {
   const first = state === null;
   if (take(next, false) && !first) $('notice').textContent = 'Another reader has moved the stage.';

@@ -139,7 +139,7 @@ struct Client {
     state: &'static str,
 }
 
-/// A door that a task of the stage waits at until the stage opens it.
+/// A task of the stage waits here until the stage opens it.
 #[derive(Default)]
 pub struct Gate {
     passes: Cell<usize>,
@@ -514,8 +514,8 @@ impl Stage {
             left.extend(fds.filter(|&fd| fd >= 0).map(|fd| [queued(fd), unread(fd)]));
             let is_underway = left.iter().any(|[queued, _]| *queued > 0);
             same = if left == before { same + 1 } else { 0 };
-            // A peer that does not read may leave bytes queued for ever; one that reads acknowledges them
-            // within 40 ms.
+            // A peer that does not read may leave bytes queued for ever; one that reads
+            // acknowledges them within 40 ms.
             if same > if is_underway { 60 } else { 1 } {
                 return;
             }
@@ -687,7 +687,7 @@ fn bare(token: &str) -> &str {
     token.trim_start_matches("Token(").trim_end_matches(')')
 }
 
-/// `1.2 reader`: how a machine is called in the pictures.
+/// `1.2 reader`: the name of a machine in the pictures.
 fn label(machine: &Value) -> Value {
     let id = machine["id"].as_str().unwrap_or("");
     let name = machine["name"].as_str().or(machine["kind"].as_str());

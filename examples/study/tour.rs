@@ -23,7 +23,7 @@ pub struct Step {
     sentence: &'static str,
     why: &'static str,
     action: &'static str,
-    /// What of the code is shown first, by the ids of `code.rs`.
+    /// The code that is shown first: ids of `code.rs`.
     code: &'static [&'static str],
     /// Sets the scene.
     pub scene: fn(&mut Stage) -> io::Result<()>,
@@ -109,7 +109,7 @@ pub const STEPS: [Step; 10] = [
                     "reader",
                 ),
                 check(
-                    "The trace, the runtime's record of what it did, tells it too",
+                    "The trace, the runtime's record of what it did, shows it too",
                     "/3/happened",
                     "contains",
                     "reader parks",
@@ -230,7 +230,7 @@ pub const STEPS: [Step; 10] = [
         sentence: "The kernel reports five bytes once; a reader that takes two gets no second event, so the \
                    slot stays Ready until a read has emptied the socket, or a park has used it up.",
         why: "With edges, what was reported once has to be remembered. A program that takes two bytes and \
-              waits for the next event waits for ever, with three bytes in its hands. Here the slot \
+              waits for the next event waits for ever, though three bytes are in the socket. Here the slot \
               remembers. A read that comes back short has emptied the socket, and only then Ready is \
               forgotten.",
         action: "Send 5 bytes to a reader of 2",
@@ -365,7 +365,7 @@ pub const STEPS: [Step; 10] = [
     },
     Step {
         title: "A stale event is refused",
-        sentence: "An event for a connection that is gone must not wake the one that has taken its slot: the \
+        sentence: "An event for a connection that is gone must not wake the one that has taken its key: the \
                    token's generation tells them apart.",
         why: "On a runtime of many threads, one may have harvested the event while another closes the \
               connection. Here the stage's selector keeps it back for that long. The event is the kernel's, \
@@ -398,7 +398,7 @@ pub const STEPS: [Step; 10] = [
                     "use of closed network connection",
                 ),
                 check(
-                    "The new connection has the same slot, and another generation",
+                    "The new connection has the same key, and another generation",
                     "/6/descriptors/1/token",
                     "differs",
                     "/0/descriptors/1/token",

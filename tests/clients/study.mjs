@@ -63,7 +63,7 @@ async function allHold(page, step) {
   assert.ok(held === all && Number(all) > 3, `step ${step}: ${held} of ${all}`);
 }
 
-/** Nothing scrolls sideways, nothing is cut off or covers its neighbour. */
+/** Nothing scrolls sideways, no text is cut off or covers another, and no button is too small or too long. */
 async function looksRight(page, what) {
   const faults = await page.evaluate(() => {
     const faults = [];
@@ -166,7 +166,7 @@ async function tourByMouse(form) {
   await page.context().close();
 }
 
-/** Tab until the focus is where it should be, and it is seen to be there. */
+/** Presses Tab until the focus is where it should be. It is visible there. */
 async function tabTo(page, selector) {
   for (let count = 0; count < 200; count += 1) {
     if (await page.evaluate((at) => document.activeElement?.matches(at) ?? false, selector)) {
@@ -222,7 +222,7 @@ async function theFramesAreShownInTurn() {
   await page.context().close();
 }
 
-/** The free stage: what a reader does himself; and each command of the controls is taken. */
+/** The free stage: each command of the controls is carried out. */
 async function theFreeStage() {
   const page = await open(FORMS[3]);
   await page.click('#steps .free');
@@ -246,7 +246,7 @@ async function theFreeStage() {
   await page.context().close();
 }
 
-/** Two readers see one stage. Of two who step at once, one steps; the other sees it and is told so. */
+/** Two readers see one stage. If both step at once, one steps, and the other sees that and is told so. */
 async function twoReaders() {
   const [one, other] = [await open(FORMS[0]), await open(FORMS[0])];
   await one.click('#steps li:nth-child(1) button');
@@ -262,7 +262,7 @@ async function twoReaders() {
     await allHold(page, 1);
   }
   await one.waitForTimeout(200); // Time for a second command, which must not come.
-  assert.equal(await version(one), before + 1, 'one of the two was done');
+  assert.equal(await version(one), before + 1, 'one of the two commands was carried out');
   assert.equal(await version(other), before + 1);
   const notices = await Promise.all([one, other].map((page) => page.innerText('#notice')));
   assert.equal(notices.filter((notice) => notice.startsWith('Another reader')).length, 1, notices.join('|'));

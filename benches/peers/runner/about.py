@@ -29,12 +29,12 @@ ABOUT = {
         "program's own handle of each timer."
     ),
     "wake": (
-        "From a thread that is none of the loop's, while the loop sleeps: time from sending to running. Both CPUs are theirs. Go's "
+        "From another thread than the loop's, while the loop sleeps: time from sending to running. The two have both CPUs. Go's "
         "scheduler may keep both goroutines on one thread, where no thread has to be woken; with a thread for each, it wakes one "
         "as the others do."
     ),
     "heartbeats": "The clients send nothing. The server pings each that has been silent for the interval.",
     "workers": (
-        "The server may use the load's CPU too. Where there are only two, a second worker takes from the load what it gives."
+        "The server may use the load's CPU too. Where there are only two, a second worker takes its CPU time from the load."
     ),
 }

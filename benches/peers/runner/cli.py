@@ -59,7 +59,7 @@ def parse():
     parser.add_argument("--scenario", action="append", default=[], choices=SCENARIOS, help="only this; repeatable")
     parser.add_argument("--rounds", type=int, help="rounds (3, --full 5, --quick 1); by default all but echo and churn have one")
     parser.add_argument("--seconds", type=float, help="how long each measurement by the clock is (0.5, quick 0.25, full 4)")
-    parser.add_argument("--patience", type=float, metavar="S", help="seconds in all to wait for a quiet machine (30, quick 0, full 600)")
+    parser.add_argument("--patience", type=float, metavar="S", help="seconds in all to wait for a quiet computer (30, quick 0, full 600)")
     parser.add_argument("--results", type=Path, metavar="DIR", help="where to write (target/peers/results/DATE)")
     parser.add_argument("--readme", action="store_true", help="fill the table in docs/peers.md too")
     parser.add_argument("--go", metavar="PATH", help="the go command, when it is not in the PATH")
@@ -75,7 +75,7 @@ def parse():
         if settings.cpus and (len(settings.cpus) != 2 or not set(settings.cpus) <= os.sched_getaffinity(0)):
             raise ValueError
     except ValueError:
-        parser.error("--cpus wants two of this machine's CPUs, as 0,1")
+        parser.error("--cpus wants two of this computer's CPUs, as 0,1")
     return settings
 
 

@@ -13,7 +13,7 @@ pub struct TimerFlags {
 }
 
 impl TimerFlags {
-    /// Deadlines in no order, between one and two minutes from now: none comes while we measure.
+    /// Deadlines in no order, one to two minutes ahead: none passes while we measure.
     pub fn waits(&self) -> Vec<Duration> {
         let mut random = fastrand::Rng::with_seed(1);
         let wait = |_| Duration::from_millis(random.u64(60_000..120_000));

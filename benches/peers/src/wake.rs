@@ -1,8 +1,8 @@
 //! What the wake-up programs share: when each was sent, how long it took, the line they print.
 //!
-//! A thread that is none of the loop's sends something to the loop, which is asleep, `count` times,
-//! with a pause between. Counted is the time from just before the sending to when the loop's side
-//! runs: both clocks are the same monotonic one.
+//! Another thread than the loop's sends something to the sleeping loop, `count` times, with a pause
+//! between. What counts is the time from just before the sending until the loop's side runs, by one
+//! monotonic clock.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use hdrhistogram::Histogram;
 pub struct WakeFlags {
     #[arg(long, default_value_t = 5_000)]
     pub count: u32,
-    /// Between two of them, for the loop to fall asleep.
+    /// The pause between two of them, in which the loop falls asleep.
     #[arg(long, default_value = "200us", value_parser = humantime::parse_duration)]
     pub pause: Duration,
 }
@@ -32,7 +32,7 @@ impl WakeFlags {
     }
 }
 
-/// How long they took.
+/// How long the wake-ups took.
 pub struct Wakes(Histogram<u64>);
 
 impl Default for Wakes {
