@@ -421,8 +421,9 @@ impl<W, T> PollDesc<W, T> {
 
     /// Moves a direction's deadline; `None` clears it. Moving it later only stores it: no timer is touched.
     ///
-    /// If `when` has passed, the deadline expires at once, even if there is data to read. If the old
-    /// deadline had expired, operations may be tried again. On an evicted descriptor nothing changes.
+    /// If `when` has passed, the deadline expires at once, even if there is data to read. (If the loop was held up
+    /// for more than ten seconds, it may expire in a later turn.) If the old deadline had expired, operations
+    /// may be tried again. On an evicted descriptor nothing changes.
     ///
     /// ```
     /// # use netpoller::reactor::{Direction, Reactor, Refusal};
