@@ -425,7 +425,8 @@ impl<W, T> PollDesc<W, T> {
 
     /// Moves a direction's deadline; `None` clears it. Moving it later only stores it: no timer is touched.
     ///
-    /// If `when` has passed, the deadline expires at once, even if there is data to read. If the old
+    /// If `when` has passed, the deadline expires at once, even if there is data to read; but one that another
+    /// descriptor got more than 10 s before, in the same run, may expire in a later turn. If the old
     /// deadline had expired, operations may be tried again. On an evicted descriptor nothing changes.
     ///
     /// ```
