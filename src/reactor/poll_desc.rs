@@ -74,9 +74,8 @@ pub(crate) const NEVER: Tick = Tick::MAX;
 
 /// One registered source: two parking slots, two deadlines, a closing flag. Go's `pollDesc`.
 ///
-/// Reached through a [`Descriptor`].
-///
-/// [`Descriptor`] has an example.
+/// Reached through a [`Descriptor`], which has an example. It is not `Send`, because the loop of its
+/// reactor's thread changes it without a lock.
 pub struct PollDesc<W, T = ()> {
     // The fields are `Cell`s, because the registry and the handles share them.
     /// The runtime's part: a socket's locks, waiters and addresses. Nothing on a bare reactor.
@@ -170,7 +169,6 @@ impl<W, T> PollDesc<W, T> {
     }
 
     /// Whether an attempt may be made and a short transfer would be conclusive (`short_means_drained`).
-    #[inline]
     pub(crate) fn is_plainly_ready(&self, direction: Direction) -> bool {
         let against = CLOSED | expired_bit(direction) | HUNG_UP | URGENT | SHORT_IO_INCONCLUSIVE;
         self.flags.get() & (against | ready_bit(direction)) == ready_bit(direction)
@@ -218,7 +216,6 @@ impl<W, T> PollDesc<W, T> {
     ///
     /// If the slot holds a W already: one waiter a direction.
     #[doc(alias = "netpollblock")]
-    #[inline]
     pub fn park(&self, direction: Direction, w: W) -> Park<W> {
         match self.may_by_flags(direction) {
             May::Refused(Refusal::TimedOut) => Park::TimedOut(w),
@@ -343,7 +340,6 @@ impl<W, T> PollDesc<W, T> {
     /// Clears what is known of a direction's readiness; of `Read`, also that urgent data is there. Call it
     /// after `WouldBlock`, or after a [conclusive](PollDesc::short_means_drained) short read or write. The
     /// next [`park`](PollDesc::park) waits for a new edge.
-    #[inline]
     pub fn drained(&self, direction: Direction) {
         let urgent = URGENT * u32::from(direction == Direction::Read);
         self.lower(ready_bit(direction) | urgent);
@@ -443,7 +439,6 @@ impl<W, T> PollDesc<W, T> {
     /// # }
     /// ```
     #[doc(alias = "poll_runtime_pollSetDeadline")]
-    #[inline]
     pub fn set_deadline(&self, direction: Direction, when: Option<Instant>) {
         match when.and_then(|when| self.core.clock.remembered(when)) {
             // No conversion, and no timer to set. (Of a closed descriptor `due` is NEVER: it
@@ -682,7 +677,6 @@ impl<W, T> Clone for Descriptor<W, T> {
 }
 
 impl<W, T> Drop for Descriptor<W, T> {
-    #[inline]
     fn drop(&mut self) {
         if self.is_last() {
             self.0.unregister();
