@@ -421,8 +421,8 @@ impl<W, T> PollDesc<W, T> {
 
     /// Moves a direction's deadline; `None` clears it. Moving it later only stores it: no timer is touched.
     ///
-    /// If `when` has passed, the deadline expires at once, even if there is data to read; but one that another
-    /// descriptor got more than 10 s before, in the same run, may expire in a later turn. If the old
+    /// If `when` has passed, the deadline expires at once, even if there is data to read; but in a run of more
+    /// than 10 s, one that was set before in it may expire in a later turn. If the old
     /// deadline had expired, operations may be tried again. On an evicted descriptor nothing changes.
     ///
     /// ```
