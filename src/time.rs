@@ -131,7 +131,7 @@ pub fn sleep(wait: Duration) -> Sleep {
 pub fn sleep_until(deadline: Instant) -> Sleep {
     Sleep {
         deadline,
-        judges_a_peer: false,
+        ends: Ends::ByTheClock,
         timer: None,
         yielded: false,
     }
@@ -162,8 +162,7 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 #[must_use = "futures do nothing unless awaited"]
 pub struct Sleep {
     deadline: Instant,
-    /// If true, it ends when its tick is settled; if false, by the clock.
-    judges_a_peer: bool,
+    ends: Ends,
     /// The runtime that polled it last, and its timer there.
     timer: Option<(Handle, TimerKey)>,
     /// The sleep is over, and has yielded once.
@@ -174,7 +173,7 @@ impl Sleep {
     /// A sleep after which a peer is judged.
     pub(crate) fn judging_a_peer(deadline: Instant) -> Self {
         let mut sleep = sleep_until(deadline);
-        sleep.judges_a_peer = true;
+        sleep.ends = Ends::OnceSettled;
         sleep
     }
 
@@ -191,40 +190,58 @@ impl Sleep {
         };
         let moved = home.if_here(|scheduler| {
             let when = scheduler.reactor.core().clock.tick_of(deadline);
-            let timers = timers(scheduler, self.judges_a_peer);
+            let timers = self.ends.timers(scheduler);
             timers.borrow_mut().move_to(*key, when);
             scheduler.reactor.core().wake_host();
         });
         // Outside a turn of that runtime: its next turn wakes what sleeps, which then takes a new timer.
         if moved.is_none() {
-            self.take_timer(true);
+            self.take_timer(wake);
         }
     }
 
-    /// Takes the timer out, on any thread. If `wakes`, wakes the waiter.
-    fn take_timer(&mut self, wakes: bool) {
+    /// Takes the timer out, on any thread. `then` gets what waited.
+    fn take_timer(&mut self, then: fn(&Scheduler, ParkKey)) {
         let Some((home, key)) = self.timer.take() else {
             return;
         };
-        let judges_a_peer = self.judges_a_peer;
+        let ends = self.ends;
         home.tell(move |scheduler| {
-            let parked = timers(scheduler, judges_a_peer).borrow_mut().cancel(key);
-            let Some(parked) = parked else { return };
-            match parked.take_waker() {
-                Some(waker) if wakes => wake_quietly(waker),
-                None if wakes => scheduler.wake(parked.as_machine()),
-                waker => drop(waker),
+            let parked = ends.timers(scheduler).borrow_mut().cancel(key);
+            if let Some(parked) = parked {
+                then(scheduler, parked);
             }
         });
     }
 }
 
-/// The timers of a kind. No code of the user's may run while they are borrowed.
-fn timers(scheduler: &Scheduler, judge_a_peer: bool) -> &RefCell<Timers<ParkKey>> {
-    let core = scheduler.reactor.core();
-    match judge_a_peer {
-        true => &core.peer_timers,
-        false => &core.timers,
+fn wake(scheduler: &Scheduler, parked: ParkKey) {
+    match parked.take_waker() {
+        Some(waker) => wake_quietly(waker),
+        None => scheduler.wake(parked.as_machine()),
+    }
+}
+
+fn forget(_: &Scheduler, parked: ParkKey) {
+    drop(parked.take_waker());
+}
+
+/// When a sleep ends.
+#[derive(Clone, Copy, Debug)]
+enum Ends {
+    ByTheClock,
+    /// Once its tick is settled: it judges a peer.
+    OnceSettled,
+}
+
+impl Ends {
+    /// The timers of such sleeps. No code of the user's may run while they are borrowed.
+    fn timers(self, scheduler: &Scheduler) -> &RefCell<Timers<ParkKey>> {
+        let core = scheduler.reactor.core();
+        match self {
+            Ends::ByTheClock => &core.timers,
+            Ends::OnceSettled => &core.peer_timers,
+        }
     }
 }
 
@@ -235,23 +252,25 @@ impl Future for Sleep {
         task::ready!(current::with("polling a sleep", |scheduler| {
             let core = scheduler.reactor.core();
             let when = core.clock.tick_of(self.deadline);
-            let has_passed = match self.judges_a_peer {
-                true => when <= core.settled.get(),
-                false => self.deadline <= core.clock.now() || self.deadline <= core.clock.read(),
+            let has_passed = match self.ends {
+                Ends::OnceSettled => when <= core.settled.get(),
+                Ends::ByTheClock => {
+                    self.deadline <= core.clock.now() || self.deadline <= core.clock.read()
+                }
             };
             if has_passed {
-                self.take_timer(false);
+                self.take_timer(forget);
                 return Poll::Ready(());
             }
             let parked = ParkKey::of(scheduler.home(), cx.waker());
-            let timers = timers(scheduler, self.judges_a_peer);
+            let timers = self.ends.timers(scheduler);
             // The old timer may have fired, be another runtime's, or wake another waker.
             if let Some((home, key)) = &self.timer
                 && home.if_here(|_| timers.borrow().get(*key) == Some(&parked)) == Some(true)
             {
                 return Poll::Pending;
             }
-            self.take_timer(false);
+            self.take_timer(forget);
             let key = timers.borrow_mut().insert(when, parked);
             core.wake_host();
             self.timer = Some((scheduler.handle(), key));
@@ -263,7 +282,7 @@ impl Future for Sleep {
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        self.take_timer(false);
+        self.take_timer(forget);
     }
 }
 

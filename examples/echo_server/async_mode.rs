@@ -11,7 +11,6 @@ use std::time::Duration;
 use futures_lite::future::or;
 use netpoller::{NetError, TcpListener, TcpStream, UnixStream, spawn, time};
 use slab::Slab;
-use socket2::SockRef;
 
 use crate::common;
 
@@ -103,16 +102,16 @@ impl Server {
     /// whether the listener can be closed: false in a shortage of descriptors.
     fn accept_queued(self: &Rc<Self>, listener: &TcpListener) -> bool {
         for _ in 0..QUEUE {
-            // By accept(2) itself: no event may have reported the connection.
-            let accepted = listener.with_fd(|fd| SockRef::from(&fd).accept());
-            let opened = accepted.and_then(|accepted| TcpStream::from_std(accepted?.0.into()));
-            match opened {
-                Ok(stream) => self.accept(stream),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                Err(error) => {
-                    log::debug!("{error}");
-                    return !error.is_temporary();
+            match listener.try_accept() {
+                Ok((stream, _)) => self.accept(stream),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock || error.is_closed() => {
+                    return true;
                 }
+                // This client has gone already, or a firewall refuses it: the next one is served.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) if !error.is_temporary() => log::debug!("{error}"),
+                // Short of descriptors.
+                Err(_) => return false,
             }
         }
         true
@@ -211,13 +210,13 @@ impl Session {
         common::write_patiently(&self.stream, &rest, self.server.patience).await
     }
 
-    /// The loop has read the clock before it ran this task. So its last reading is as good as a fresh
-    /// one, and costs a load.
+    /// Counts from a fresh reading of the clock: the loop's last one may be older than the limit, if the process
+    /// was held up since.
     #[inline]
     fn push_deadline(&self) -> io::Result<()> {
         match self.server.limit.get() {
             Some(limit) => {
-                let deadline = time::coarse_now() + limit;
+                let deadline = time::now() + limit;
                 self.stream.set_read_deadline(Some(deadline))
             }
             None => Ok(()),

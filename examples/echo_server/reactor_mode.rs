@@ -55,8 +55,6 @@ struct Server {
     connections: Slab<Connection>,
     buffer: Box<[u8; BUFFER]>,
     idle_timeout: Option<Duration>,
-    /// The deadline of the connections whose bytes move in this turn.
-    deadline: Option<Instant>,
     counts: Counts,
     /// Ids that did not wait. They go on in the next turn.
     again: Vec<usize>,
@@ -105,7 +103,6 @@ impl Server {
             connections: Slab::new(),
             buffer: Box::new([0; BUFFER]),
             idle_timeout: options.idle_timeout,
-            deadline: None,
             counts: Counts::default(),
             // They are not parked yet, and run first: clients or a signal may be there already.
             again: vec![LISTENER, STOP, TRACE],
@@ -122,7 +119,6 @@ impl Server {
         let mut ready = std::mem::take(&mut self.ready);
         let turn = self.reactor.turn(max_wait, &mut ready)?;
         ready.append(&mut self.again);
-        self.deadline = self.idle_timeout.map(|limit| self.reactor.now() + limit);
         self.counts.turns += 1;
         self.counts.events += turn.events as u64;
         // Runs them all, even after a signal: an id that is dropped here is lost.
@@ -148,7 +144,12 @@ impl Server {
             watched.drives(id);
         }
         let connection = &mut self.connections[id];
-        match connection.drive(id, &mut self.buffer, &self.deadline, &mut self.counts.bytes) {
+        match connection.drive(
+            id,
+            &mut self.buffer,
+            self.idle_timeout,
+            &mut self.counts.bytes,
+        ) {
             Next::Parked => {}
             Next::Again => self.again.push(id),
             Next::End(ended) => self.end(id, &ended),
@@ -179,7 +180,7 @@ impl Server {
     fn add(&mut self, mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
         let descriptor = self.reactor.open(&mut stream)?;
         // Set here, since a connection may never send.
-        descriptor.set_deadline(Direction::Read, self.deadline);
+        descriptor.set_deadline(Direction::Read, in_future(self.idle_timeout));
         let id = self.connections.insert(Connection {
             stream,
             descriptor,
@@ -281,8 +282,7 @@ impl Server {
     fn drain(mut self) -> io::Result<Counts> {
         log_drain(self.addr, self.connections.len() as u64);
         self.idle_timeout = Some(QUIET);
-        let quiet = Some(self.reactor.now() + QUIET);
-        self.deadline = quiet;
+        let quiet = in_future(self.idle_timeout);
         if let Some(mut accepting) = self.accepting.take() {
             // It is parked, or about to run.
             let _parked = accepting.descriptor.unpark(Direction::Read);
@@ -309,6 +309,12 @@ impl Server {
         trace::write_of_reactor(&self.options, &self.reactor)?;
         Ok(self.counts)
     }
+}
+
+/// Counts from a fresh reading of the clock: the loop's last one may be older than `limit`, if the process was
+/// held up since.
+fn in_future(limit: Option<Duration>) -> Option<Instant> {
+    limit.map(|limit| Instant::now() + limit)
 }
 
 /// A connection. It waits for room while `rest` holds something, and else for input.
@@ -338,11 +344,11 @@ impl Connection {
         &mut self,
         id: usize,
         buffer: &mut [u8; BUFFER],
-        deadline: &Option<Instant>,
+        limit: Option<Duration>,
         bytes: &mut u64,
     ) -> Next {
         if !self.rest.is_empty() {
-            return self.write_rest(id, *deadline);
+            return self.write_rest(id, limit);
         }
         let got = match self.stream.read(buffer) {
             // Everything has been echoed, so closing passes the end of file on.
@@ -354,12 +360,13 @@ impl Connection {
         *bytes += got as u64;
         match self.stream.write(&buffer[..got]) {
             Ok(gone) if gone == got => {}
-            Ok(gone) => return self.keep(id, &buffer[gone..got], *deadline),
+            Ok(gone) => return self.keep(id, &buffer[gone..got], limit),
             // Full, or broken: writing the rest waits, or reports the error.
-            Err(_) => return self.keep(id, &buffer[..got], *deadline),
+            Err(_) => return self.keep(id, &buffer[..got], limit),
         }
-        if deadline.is_some() {
-            self.descriptor.set_deadline(Direction::Read, *deadline);
+        if limit.is_some() {
+            self.descriptor
+                .set_deadline(Direction::Read, in_future(limit));
         }
         if got == buffer.len() {
             return Next::Again;
@@ -372,22 +379,25 @@ impl Connection {
     }
 
     #[cold]
-    fn keep(&mut self, id: usize, rest: &[u8], deadline: Option<Instant>) -> Next {
+    fn keep(&mut self, id: usize, rest: &[u8], limit: Option<Duration>) -> Next {
         self.rest.extend_from_slice(rest);
-        self.descriptor.set_deadline(Direction::Write, deadline);
-        self.write_rest(id, deadline)
+        self.descriptor
+            .set_deadline(Direction::Write, in_future(limit));
+        self.write_rest(id, limit)
     }
 
     #[cold]
-    fn write_rest(&mut self, id: usize, deadline: Option<Instant>) -> Next {
+    fn write_rest(&mut self, id: usize, limit: Option<Duration>) -> Next {
         match self.stream.write(&self.rest) {
             Ok(gone) => {
                 self.rest.drain(..gone);
-                self.descriptor.set_deadline(Direction::Write, deadline);
+                self.descriptor
+                    .set_deadline(Direction::Write, in_future(limit));
                 if self.rest.is_empty() {
                     self.rest = Vec::new();
                     self.descriptor.set_deadline(Direction::Write, None);
-                    self.descriptor.set_deadline(Direction::Read, deadline);
+                    self.descriptor
+                        .set_deadline(Direction::Read, in_future(limit));
                 }
                 Next::Again
             }

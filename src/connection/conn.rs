@@ -15,7 +15,7 @@ use super::filter::{Filter, Filtering};
 use super::handle::{ConnHandle, ConnId, Inbox};
 use super::out_queue::{OutQueue, Piece, SMALL};
 use super::rate::{NEVER, Progress};
-use super::shared::{Phase, Settings, WorkerShared, ticks};
+use super::shared::{ConnSettings, Phase, WorkerShared, ticks};
 use super::state::{ABORT, ASKED, ATTEND, CLOSE, Drain, END, Event, STATE, State};
 use crate::endpoints::{Addr, End};
 use crate::net::fd::Fd;
@@ -48,9 +48,9 @@ pub struct Conn {
     /// take the fast path.
     pub(super) extra: Option<Box<Extra>>,
     /// The timer that judges the peer; `None` if none was set. One that was set may have fired.
-    pub(super) judge: Option<TimerKey>,
+    pub(super) judge_timer: Option<TimerKey>,
     /// The tick of the last sign of life: bytes came, or, while the peer is not read, it took bytes.
-    pub(super) heard: u64,
+    pub(super) heard_at: u64,
     /// The tick of the last heartbeat; while the connection closes, of the last check of
     /// acknowledgements.
     pub(super) beat: u64,
@@ -100,7 +100,7 @@ pub(super) struct Extra {
     pub(super) progress: [Progress; 2],
     /// When bytes last went out or were queued from elsewhere; of a lingering connection, when input
     /// was last discarded.
-    pub(super) sent: u64,
+    pub(super) sent_at: u64,
     /// What the peer had not acknowledged at the last check, while the connection closes.
     pub(super) unacknowledged: usize,
     /// Bytes read, for the log: `None` unless debug was on when the connection opened.
@@ -140,8 +140,8 @@ impl Conn {
             fd,
             shared,
             extra: None,
-            judge: None,
-            heard: 0,
+            judge_timer: None,
+            heard_at: 0,
             beat: 0,
         };
         if let Some(filter) = filter {
@@ -153,13 +153,13 @@ impl Conn {
         conn
     }
 
-    pub(super) fn settings(&self) -> &Settings {
+    pub(super) fn settings(&self) -> &ConnSettings {
         &self.shared.server.settings
     }
 
     // ---- its status ----
 
-    fn note(&self) -> &Cell<u8> {
+    pub(super) fn note(&self) -> &Cell<u8> {
         &self.fd.socket().note
     }
 
@@ -235,14 +235,13 @@ impl Conn {
 
     /// `extra`, made if there is none.
     pub(super) fn extra(&mut self) -> &mut Extra {
-        self.attend(true);
+        self.attend();
         self.extra.get_or_insert_default()
     }
 
-    /// Notes whether there is something to attend to.
-    pub(super) fn attend(&self, needed: bool) {
-        let note = self.note();
-        note.set(note.get() & !ATTEND | if needed { ATTEND } else { 0 });
+    /// There is something to attend to.
+    pub(super) fn attend(&self) {
+        self.note().set(self.note().get() | ATTEND);
     }
 
     /// How it drains, once its protocol was told.

@@ -61,16 +61,15 @@ impl Progress {
         }
     }
 
-    /// Checks at tick `now`, in Counting or in Held. Returns when to check again. The error says how many bytes
-    /// moved in a full window, fewer than were asked; the window goes on, so that a try and another
-    /// check may follow.
-    pub(super) fn check(&mut self, rate: Rate, is_held: bool, now: u64) -> Result<u64, u64> {
+    /// Checks at tick `now`. Returns when to check again. The error says how many bytes moved in a full
+    /// window, fewer than were asked; the window goes on, so that a try and another check may follow.
+    pub(super) fn check(&mut self, rate: Rate, now: u64) -> Result<u64, u64> {
         if let Some(checked) = self.checked {
             // A full window that waits for another check grows no longer.
             let charged = self.charged + (now - checked).min(rate.slice());
             self.charged = charged.min(rate.window);
         }
-        self.checked = (!is_held).then_some(now);
+        self.checked = Some(now);
         if self.charged == rate.window {
             if self.moved < rate.min_bytes {
                 return Err(self.moved);
@@ -79,13 +78,18 @@ impl Progress {
         }
         debug_assert!(self.charged < rate.window, "a full window was judged");
         let next = rate.slice().min(rate.window - self.charged);
-        Ok(self.checked.map_or(NEVER, |now| now.saturating_add(next)))
+        Ok(now.saturating_add(next))
+    }
+
+    /// We make the peer wait: until the next check, time does not count.
+    pub(super) fn hold(&mut self) {
+        self.checked = None;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{NEVER, Progress, Rate};
+    use super::{Progress, Rate};
 
     /// 100 bytes a second over ten seconds.
     const RATE: Rate = Rate {
@@ -103,7 +107,7 @@ mod tests {
     impl Watched {
         fn new() -> Self {
             let mut progress = Progress::default();
-            let next = progress.check(RATE, false, 0).unwrap();
+            let next = progress.check(RATE, 0).unwrap();
             Watched {
                 progress,
                 now: 0,
@@ -114,7 +118,7 @@ mod tests {
         /// Checks `late` ticks after the plan.
         fn check(&mut self, late: u64) -> Result<(), u64> {
             self.now = self.next + late;
-            self.next = self.progress.check(RATE, false, self.now)?;
+            self.next = self.progress.check(RATE, self.now)?;
             Ok(())
         }
     }
@@ -155,27 +159,27 @@ mod tests {
     #[test]
     fn a_window_that_was_not_met_is_judged_again_after_a_try_finds_more() {
         let mut progress = Progress::default();
-        let slices = (0..=8).map(|slice| progress.check(RATE, false, slice * 1250));
+        let slices = (0..=8).map(|slice| progress.check(RATE, slice * 1250));
         assert_eq!(slices.last(), Some(Err(0)));
         progress.count(999);
-        assert_eq!(progress.check(RATE, false, 10_000), Err(999));
+        assert_eq!(progress.check(RATE, 10_000), Err(999));
         progress.count(1);
-        assert_eq!(progress.check(RATE, false, 10_000), Ok(11_250));
+        assert_eq!(progress.check(RATE, 10_000), Ok(11_250));
     }
 
     #[test]
     fn a_full_window_is_judged_as_often_as_tries_need_and_the_next_one_is_whole() {
         let mut progress = Progress::default();
         for slice in 0..8 {
-            progress.check(RATE, false, slice * 1250).unwrap();
+            progress.check(RATE, slice * 1250).unwrap();
         }
         // Tries that use up the budget of a run, each with a part of the bytes.
         for slice in 8..12 {
             let found = progress.moved;
-            assert_eq!(progress.check(RATE, false, slice * 1250), Err(found));
+            assert_eq!(progress.check(RATE, slice * 1250), Err(found));
             progress.count(250);
         }
-        assert_eq!(progress.check(RATE, false, 15_000), Ok(16_250));
+        assert_eq!(progress.check(RATE, 15_000), Ok(16_250));
         assert_eq!((progress.charged, progress.moved), (0, 0));
     }
 
@@ -196,9 +200,10 @@ mod tests {
     #[test]
     fn while_we_make_the_peer_wait_time_stands_still() {
         let mut progress = Progress::default();
-        progress.check(RATE, false, 0).unwrap();
-        assert_eq!(progress.check(RATE, true, 1000), Ok(NEVER));
-        assert_eq!(progress.check(RATE, false, 900_000), Ok(901_250));
+        progress.check(RATE, 0).unwrap();
+        progress.check(RATE, 1000).unwrap();
+        progress.hold();
+        assert_eq!(progress.check(RATE, 900_000), Ok(901_250));
         assert_eq!(progress.charged, 1000);
     }
 
@@ -206,8 +211,8 @@ mod tests {
     fn looks_between_planned_ones_change_nothing() {
         let mut progress = Progress::default();
         for now in 0..10_000 {
-            progress.check(RATE, false, now).unwrap();
+            progress.check(RATE, now).unwrap();
         }
-        assert_eq!(progress.check(RATE, false, 10_000), Err(0));
+        assert_eq!(progress.check(RATE, 10_000), Err(0));
     }
 }

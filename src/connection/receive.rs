@@ -72,7 +72,7 @@ impl<P: Protocol> Connection<P> {
             self.offer_unused();
         }
         // After the callbacks: their time is not the peer's.
-        self.conn.heard = self.conn.fresh_tick();
+        self.conn.heard_at = self.conn.fresh_tick();
     }
 
     /// End of file. After it a read does not report a reset; SO_ERROR does.

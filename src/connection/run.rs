@@ -26,14 +26,14 @@ use super::error::{CloseReason, stopped};
 use super::handle::ConnHandle;
 use super::rate::NEVER;
 use super::shared::Phase;
-use super::state::{Drain, Event, State};
+use super::state::{ABORT, ATTEND, Drain, Event, State};
 use crate::endpoints::End;
 use crate::net::Cause;
 use crate::reactor::{Direction, May, Refusal};
 use crate::runtime::context::{self, ParkKey, Waiter};
 use crate::runtime::dump::Entry;
 use crate::runtime::machine::{Machine, MachineId};
-use crate::runtime::stats::{Counts, Figures};
+use crate::runtime::stats::{Figures, SharedHistogram};
 use crate::runtime::{lent, panics};
 
 /// A connection and its protocol.
@@ -63,7 +63,7 @@ impl<P: Protocol> Machine for Connection<P> {
         [None, None]
     }
 
-    fn times<'a>(&self, figures: &'a Figures) -> &'a Counts {
+    fn times<'a>(&self, figures: &'a Figures) -> &'a SharedHistogram {
         &figures.connection_time
     }
 
@@ -331,7 +331,13 @@ impl<P: Protocol> Connection<P> {
                 // A peer that is gone already is found by the next read.
                 let _ = conn.fd.shut_down(Shutdown::Write);
             }
-            State::Closed => self.close(matches!(event, Event::Aborted | Event::Idle)),
+            State::Closed => {
+                // A RST says that something may be missing.
+                if matches!(event, Event::Aborted | Event::Idle) {
+                    conn.ask(ABORT);
+                }
+                self.close();
+            }
         }
     }
 
@@ -350,8 +356,8 @@ impl<P: Protocol> Connection<P> {
 
     // ---- the end ----
 
-    fn close(&mut self, resets: bool) {
-        let why = self.conn.leave(resets);
+    fn close(&mut self) {
+        let why = self.conn.leave();
         self.protocol.ended(why);
     }
 }
@@ -361,28 +367,26 @@ impl Conn {
     /// Returns when to try again.
     fn free_extra(&mut self) -> u64 {
         let (now, grace) = (self.now(), self.settings().drain_grace);
+        self.note().set(self.note().get() & !ATTEND);
         let Some(extra) = &mut self.extra else {
-            self.attend(false);
             return NEVER;
         };
         // `Conn::wait` holds for one offer alone. The fast path does not clear it.
         extra.waits = false;
         // Without another handle, nothing can be written to the connection from elsewhere.
         drop(extra.handle.take_if(|handle| handle.is_idle()));
-        let needed = extra.needs_attention();
         // Kept, however idle the connection is.
-        let set = extra.handle.is_some() || extra.idle.is_some() || extra.old_at.is_some();
+        let is_set = extra.handle.is_some() || extra.idle.is_some() || extra.old_at.is_some();
         // A drain has to know of this traffic.
-        let sent_until = extra.sent.saturating_add(grace);
-        let sent_lately = extra.sent > self.heard && sent_until > now;
-        self.attend(needed);
-        if needed || set {
-            return NEVER;
-        }
-        if sent_lately {
+        let sent_until = extra.sent_at.saturating_add(grace);
+        let sent_lately = extra.sent_at > self.heard_at && sent_until > now;
+        if extra.needs_attention() {
+            self.attend();
+        } else if !is_set && sent_lately {
             return sent_until;
+        } else if !is_set {
+            self.extra = None;
         }
-        self.extra = None;
         NEVER
     }
 
@@ -442,14 +446,14 @@ impl Conn {
     }
 
     /// Closes the socket and gives everything back. Returns why the connection ends.
-    fn leave(&mut self, resets: bool) -> CloseReason {
+    fn leave(&mut self) -> CloseReason {
         debug_assert_eq!(self.state(), State::Closed, "nothing runs on it any more");
         let aborts = self.take_asked() == Some(Event::Aborted);
         let others = self.peek(|extra| extra.handle.as_ref().map_or(0, ConnHandle::end));
         // A close that throws bytes away is a RST: the peer learns that the stream was cut. A callback
         // that panicked may have written some.
         let is_cut = !self.shared.out.take().is_empty() || self.queued() + others > 0;
-        self.fd.close_for_good(resets || aborts || is_cut);
+        self.fd.close_for_good(aborts || is_cut);
         self.cancel_timer();
         self.set_timer(None);
         if !fault!("leaked_quota") {
@@ -492,10 +496,12 @@ impl<P: Protocol> Drop for Connection<P> {
         self.conn.extra().why = Some(CloseReason::Error(io::Error::other(text)));
         // A filter that panicked has lost what it was given.
         let filtering = self.conn.filtering();
-        let is_cut = filtering.is_some_and(|filtering| filtering.filter.is_none());
+        if filtering.is_some_and(|filtering| filtering.filter.is_none()) {
+            self.conn.ask(ABORT);
+        }
         // Caught here: the protocol is dropped next. If its destructor panicked while this panic
         // unwinds, the process would be aborted.
-        if panics::catch(|| self.close(is_cut)).is_err() {
+        if panics::catch(|| self.close()).is_err() {
             log::error!("Protocol::ended panicked");
         }
     }

@@ -39,7 +39,7 @@ pub(crate) const GATHER: usize = 256 << 10;
 
 /// What a server asks of its connections. Times are in ticks.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Settings {
+pub(crate) struct ConnSettings {
     pub(crate) max_connections: usize,
     pub(crate) idle_timeout: Option<u64>,
     pub(crate) heartbeat: Option<u64>,
@@ -66,7 +66,7 @@ pub(crate) enum Phase {
 /// What the connections of a server share, on all its threads.
 #[derive(Debug)]
 pub(crate) struct ServerShared {
-    pub(super) settings: Settings,
+    pub(super) settings: ConnSettings,
     /// A heartbeat that writes nothing was logged.
     pub(super) has_warned: AtomicBool,
     /// Charged when bytes are queued, given back when the system takes them.
@@ -79,7 +79,7 @@ pub(crate) struct ServerShared {
 }
 
 impl ServerShared {
-    pub(crate) fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: ConnSettings) -> Self {
         ServerShared {
             has_warned: AtomicBool::new(false),
             queued: Arc::new(Quota::new(settings.limits.most_queued_in_all)),

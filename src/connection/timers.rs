@@ -47,7 +47,7 @@ impl<P: Protocol> Connection<P> {
         let idle = conn.idle_at() <= now;
         if idle && conn.is_busy() && !conn.state().closes() {
             // The peer waits for our answer: its time begins anew.
-            conn.heard = now;
+            conn.heard_at = now;
         } else if idle {
             let timeout = Failure::Refused(Refusal::TimedOut);
             let error = conn.fd.error("read", timeout, 0);
@@ -88,7 +88,7 @@ impl Conn {
     #[inline]
     pub(super) fn heard(&mut self) {
         // If times are judged, the clock is read anew: the callback's time is not the peer's.
-        self.heard = match self.shared.judges_by_time.get() {
+        self.heard_at = match self.shared.judges_by_time.get() {
             true => self.fresh_tick(),
             false => self.fd.desc.core().clock.tick_ceiling().get(),
         };
@@ -99,17 +99,17 @@ impl Conn {
         let now = self.fresh_tick();
         // Where nothing is read from the peer, this is its sign of life.
         if !self.state().delivers() || self.is_full() {
-            self.heard = now;
+            self.heard_at = now;
         }
         if let Some(extra) = &mut self.extra {
-            extra.sent = now;
+            extra.sent_at = now;
         }
         self.moved(Direction::Write, bytes);
     }
 
     /// There was traffic that is no sign of life, such as bytes that were queued from elsewhere.
     pub(super) fn note_traffic(&mut self) {
-        self.extra().sent = self.fresh_tick();
+        self.extra().sent_at = self.fresh_tick();
     }
 
     /// Counts bytes that moved, for the minimum rates.
@@ -121,8 +121,8 @@ impl Conn {
 
     /// The peer's time begins anew: the connection was opened, or begins to close or to linger.
     pub(super) fn arm(&mut self) {
-        self.heard = self.fresh_tick();
-        self.beat = self.heard;
+        self.heard_at = self.fresh_tick();
+        self.beat = self.heard_at;
     }
 
     pub(super) fn opened(&mut self) {
@@ -132,7 +132,7 @@ impl Conn {
         }
         if let Some((age, jitter)) = self.settings().max_age {
             let age = age.saturating_add(self.spread(jitter));
-            self.extra().old_at = Some(self.heard.saturating_add(age));
+            self.extra().old_at = Some(self.heard_at.saturating_add(age));
         }
     }
 
@@ -152,7 +152,7 @@ impl Conn {
 
     /// When the idle timeout passes.
     fn idle_at(&self) -> u64 {
-        self.heard.saturating_add(self.patience())
+        self.heard_at.saturating_add(self.patience())
     }
 
     /// How long the peer may show no sign of life.
@@ -175,7 +175,7 @@ impl Conn {
         let due = |tick| (tick != NEVER).then(|| after(tick));
         entry.put("state", Value::shown(format_args!("{:?}", self.state())));
         self.fd.socket().look(entry);
-        let quiet = Duration::from_millis(now.saturating_sub(self.heard));
+        let quiet = Duration::from_millis(now.saturating_sub(self.heard_at));
         entry
             .put("queued_bytes", Value::Number(self.queued()))
             .put("unused_bytes", Value::Number(self.unused()))
@@ -190,7 +190,7 @@ impl Conn {
         if !beats || (self.drains().is_some() && !self.is_busy()) {
             return NEVER;
         }
-        let last = self.heard.max(self.beat);
+        let last = self.heard_at.max(self.beat);
         let interval = self.settings().heartbeat.unwrap_or(NEVER);
         last.saturating_add(interval)
     }
@@ -208,7 +208,7 @@ impl Conn {
         if self.drains() != Some(Drain::WhenQuiet) {
             return NEVER;
         }
-        let last = self.heard.max(self.peek(|extra| extra.sent));
+        let last = self.heard_at.max(self.peek(|extra| extra.sent_at));
         last.saturating_add(self.settings().drain_grace)
     }
 
@@ -221,7 +221,7 @@ impl Conn {
     #[inline]
     pub(super) fn timer_has_fired(&self) -> bool {
         let fired = |key| self.fd.desc.core().peer_timers.borrow().get(key).is_none();
-        self.judge.is_some_and(fired)
+        self.judge_timer.is_some_and(fired)
     }
 
     /// Whether a drain has to wait for this connection: bytes are queued or unused, a call of
@@ -247,9 +247,9 @@ impl Conn {
         self.beat = now;
         let left = self.fd.unacknowledged();
         if left < mem::replace(&mut self.extra().unacknowledged, left) {
-            self.heard = now;
+            self.heard_at = now;
         }
-        let input = self.peek(|extra| extra.sent);
+        let input = self.peek(|extra| extra.sent_at);
         let is_quiet = now >= input.saturating_add(RST_AVOIDANCE);
         self.state() == State::Lingering && left == 0 && is_quiet
     }
@@ -259,8 +259,8 @@ impl Conn {
         let rates = self.settings().rates;
         let reads = self.state().delivers() && self.unused() > 0;
         let (expected, now) = ([reads, self.to_send() > 0], self.now());
-        // Held: the peer waits for us.
-        let is_held = [self.is_full() || self.is_busy(), false];
+        // The peer waits for us.
+        let is_held = self.is_full() || self.is_busy();
         let mut soonest = NEVER;
         let Some(extra) = &mut self.extra else {
             return Ok(soonest);
@@ -272,9 +272,12 @@ impl Conn {
                 *progress = Progress::default();
                 continue;
             };
-            let next = progress.check(rate, is_held[direction as usize], now);
+            let next = progress.check(rate, now);
             let next = next.map_err(|moved| too_slow(&self.fd, direction, rate, moved))?;
-            soonest = soonest.min(next);
+            match direction {
+                Direction::Read if is_held => progress.hold(),
+                _ => soonest = soonest.min(next),
+            }
         }
         Ok(soonest)
     }
@@ -286,7 +289,7 @@ impl Conn {
     pub(super) fn plan(&mut self, rate_at: u64) {
         let now = self.now();
         let mut timers = self.fd.desc.core().peer_timers.borrow_mut();
-        let placed = self.judge.and_then(|key| timers.when(key));
+        let placed = self.judge_timer.and_then(|key| timers.when(key));
         // It is due, but its tick is not settled yet. It will fire, and the connection judges then.
         if placed.is_some_and(|placed| placed <= Tick::new(now)) {
             return;
@@ -308,15 +311,15 @@ impl Conn {
             return self.cancel_timer();
         };
         debug_assert!(due > Tick::new(now), "what is due was judged");
-        let key = self.judge;
+        let key = self.judge_timer;
         if !key.is_some_and(|key| timers.move_to(key, due)) {
             let parked = ParkKey::machine(context::running_machine());
-            self.judge = Some(timers.insert(due, parked));
+            self.judge_timer = Some(timers.insert(due, parked));
         }
     }
 
     pub(super) fn cancel_timer(&mut self) {
-        let Some(key) = self.judge.take() else {
+        let Some(key) = self.judge_timer.take() else {
             return;
         };
         // What comes out is plain data.

@@ -393,7 +393,7 @@ impl<K: Kind> Serve<K> {
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct ServeCounts {
     accepted: Counter,
     /// Each task of a connection has a clone.
     live: Rc<()>,
@@ -416,7 +416,7 @@ struct Counts {
 /// # }
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct ServeCounters(Rc<Counts>);
+pub struct ServeCounters(Rc<ServeCounts>);
 
 impl ServeCounters {
     /// Connections accepted.

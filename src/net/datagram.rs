@@ -9,7 +9,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::net::{SocketAddr, SocketAddrV6};
 
-use socket2::{SockAddr, Socket};
+use socket2::{Domain, SockAddr, Socket};
 
 use super::addr::{self, Kind, ToAddr, Udp, unmapped};
 use super::error::{Cause, amended};
@@ -241,8 +241,8 @@ impl Datagram<Udp> {
             let tried = self.fd.with_socket(|socket| {
                 // Asks the system: the noted address is IPv4 if the socket was connected over IPv4
                 // before.
-                let ipv6 = socket.local_addr()?.is_ipv6();
-                socket.connect(&system_addr(address, ipv6))
+                let family = socket.local_addr()?.domain();
+                socket.connect(&system_addr(address, family))
             });
             connected = tried.map_err(|failure| {
                 let cause = failure.cause("connect");
@@ -264,32 +264,34 @@ impl Datagram<Udp> {
     /// As [`send`](Datagram::send); of the address, if it does not resolve; if the socket is
     /// connected.
     pub async fn send_to(&self, message: &[u8], addr: impl ToAddr) -> io::Result<usize> {
-        let ipv6 = self.is_ipv6();
+        let family = self.family();
         let address = match addr.to_addr() {
             Addr::Socket(address) => unmapped(address),
             target => {
                 let resolution = Resolution::new("write", Network::Udp);
                 let found = resolution.addresses(&target, &CancelToken::new()).await?;
                 // The first of the socket's own family.
-                let fits = |address: &&SocketAddr| ipv6 || address.is_ipv4();
+                let fits = |address: &&SocketAddr| family == Domain::IPV6 || address.is_ipv4();
                 *found.iter().find(fits).unwrap_or(&found[0])
             }
         };
-        let to = system_addr(address, ipv6);
+        let to = system_addr(address, family);
         self.send_to_system(message, &to, address.into()).await
     }
 
-    fn is_ipv6(&self) -> bool {
-        let local = self.fd.endpoint(End::Local);
-        matches!(local, Some(Addr::Socket(SocketAddr::V6(_))))
+    fn family(&self) -> Domain {
+        match self.fd.endpoint(End::Local) {
+            Some(Addr::Socket(local)) => Domain::for_address(local),
+            _ => Domain::IPV4,
+        }
     }
 }
 
 /// The address in the socket's own family: a socket of both families takes IPv4 as
 /// `::ffff:a.b.c.d`.
-fn system_addr(address: SocketAddr, ipv6: bool) -> SockAddr {
+fn system_addr(address: SocketAddr, family: Domain) -> SockAddr {
     match address {
-        SocketAddr::V4(v4) if ipv6 => {
+        SocketAddr::V4(v4) if family == Domain::IPV6 => {
             SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into()
         }
         address => address.into(),

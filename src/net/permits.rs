@@ -13,10 +13,10 @@ use crate::runtime::wake_quietly;
 
 /// How many connections a server may have.
 #[derive(Debug)]
-pub(crate) struct Permits(Mutex<State>);
+pub(crate) struct Permits(Mutex<PermitState>);
 
 #[derive(Debug)]
-struct State {
+struct PermitState {
     /// Zero while anything waits: a permit that comes back goes to the first waiter.
     free: usize,
     waiters: Waiters,
@@ -27,7 +27,7 @@ pub(crate) struct Permit(Option<Arc<Permits>>);
 
 impl Permits {
     pub(crate) fn new(max: usize) -> Self {
-        Permits(Mutex::new(State {
+        Permits(Mutex::new(PermitState {
             free: max,
             waiters: Waiters::default(),
         }))

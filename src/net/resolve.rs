@@ -211,7 +211,8 @@ impl Resolution {
             Ok((socket, address))
         };
         if takes_both && address.ip().is_unspecified() {
-            match open((Ipv6Addr::UNSPECIFIED, address.port()).into(), false) {
+            let only_v6 = false;
+            match open((Ipv6Addr::UNSPECIFIED, address.port()).into(), only_v6) {
                 // There is no IPv6, or no IPv4 on its sockets.
                 Err(Cause::System { error, .. }) if !sys::is_shortage(&error) => {}
                 opened => return opened,

@@ -64,13 +64,11 @@ impl Clock {
     }
 
     /// The last reading.
-    #[inline]
     pub(crate) fn now(&self) -> Instant {
         self.now.get()
     }
 
     /// What a reading would give. It is not stored, so `now` and the ticks stay.
-    #[inline]
     pub(crate) fn peek(&self) -> Instant {
         let now = match &self.source {
             TimeSource::System => Instant::now(),
@@ -82,7 +80,6 @@ impl Clock {
     }
 
     /// Reads the clock: `now` and the ticks below go by this reading. Clears the memo.
-    #[inline]
     pub(crate) fn read(&self) -> Instant {
         let now = self.peek();
         self.now.set(now);
@@ -101,7 +98,6 @@ impl Clock {
     }
 
     /// The last reading in ticks, rounded down: this tick and all before it have begun.
-    #[inline]
     pub(crate) fn tick(&self) -> Tick {
         let (next, begins) = self.next.get();
         match self.now.get() < begins {
@@ -111,14 +107,12 @@ impl Clock {
     }
 
     /// The last reading in ticks, rounded up: a deadline computed from this tick is never early.
-    #[inline]
     pub(crate) fn tick_ceiling(&self) -> Tick {
         self.next.get().0
     }
 
     /// The first tick at which `when` has passed: rounded up, so that nothing is early. An instant before
     /// the clock began becomes tick 0, and one too far ahead `LATEST`.
-    #[inline]
     pub(crate) fn tick_of(&self, when: Instant) -> Tick {
         let ahead = when.saturating_duration_since(self.base);
         let ahead = match fault!("deadline_rounded_down") {
@@ -130,7 +124,6 @@ impl Clock {
     }
 
     /// The tick of `when`, if `when` is in the memo.
-    #[inline]
     pub(crate) fn remembered(&self, when: Instant) -> Option<Tick> {
         let (known, tick) = self.memo.get()?;
         (known == when).then_some(tick)

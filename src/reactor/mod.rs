@@ -54,13 +54,15 @@ mod types;
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
+#[cfg(not(mio_unsupported_force_poll_poll))]
+use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) use mio::event::Source;
 
-use crate::sys::Process;
+use crate::sys::{FdCopy, Process};
 use crate::trace::{Kind, NOTHING, Recorder, Tape};
 use crate::wheel::TimerKey;
 pub(crate) use clock::{Clock, TimeSource};
@@ -204,8 +206,9 @@ pub struct Entries {
 /// do not reach a source that gets the same key later. After [`evict`](PollDesc::evict), or when the
 /// reactor is gone, the descriptor is closed for ever.
 ///
-/// **Re-entrance.** A [`Selector`], and a source's `register`, `reregister` and `deregister`, must not use the
-/// reactor, which is borrowed while they run. The drop of a `W` may use it.
+/// **Re-entrance.** A [`Selector`], a source's `register`, `reregister` and `deregister`, and a logger of the
+/// crate log must not use the reactor, which is borrowed while they run: a logger that opens a socket in the
+/// same thread panics. The drop of a `W` may use it.
 ///
 /// **Portability.** epoll and kqueue report edges. Forced poll(2) does not: there short transfers prove
 /// nothing, and `with_fd` returns `None`. There, after `WouldBlock`, arm the source again:
@@ -216,7 +219,10 @@ pub struct Entries {
 /// For exact frames, let `max_wait` end two milliseconds early, and then call `turn` with a `max_wait` of
 /// zero until it is time.
 pub struct Reactor<W, T = ()> {
-    core: Rc<Core<W, T>>,
+    pub(crate) core: Rc<Core<W, T>>,
+    /// Only for a selector of the user's: what `as_fd` lends.
+    #[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
+    pub(crate) copy: Option<FdCopy>,
 }
 
 impl<W> Reactor<W> {
@@ -226,16 +232,19 @@ impl<W> Reactor<W> {
     ///
     /// The system's, when file descriptors run out.
     pub fn new() -> io::Result<Self> {
-        Ok(Reactor::with(Box::new(MioSelector::new()?)))
+        let trace = Recorder::new(Tape::default(), |_| 0);
+        Ok(Reactor::bare(Box::new(MioSelector::new()?), None, trace))
     }
 
     /// A reactor on a selector of your own.
     pub fn with(selector: Box<dyn Selector>) -> Self {
-        Reactor::bare(selector, Recorder::new(Tape::default(), |_| 0))
+        let trace = Recorder::new(Tape::default(), |_| 0);
+        Reactor::bare(selector, Some(FdCopy::default()), trace)
     }
 
-    fn bare(selector: Box<dyn Selector>, trace: Recorder<W>) -> Self {
-        Reactor::over(Core::new(selector, TimeSource::System, |(), _| {}, trace))
+    fn bare(selector: Box<dyn Selector>, copy: Option<FdCopy>, trace: Recorder<W>) -> Self {
+        let core = Core::new(selector, TimeSource::System, |(), _| {}, trace);
+        Reactor { core, copy }
     }
 
     /// As [`new`](Reactor::new), with a ring of `bytes` in memory that keeps records of what the reactor
@@ -270,7 +279,7 @@ impl<W> Reactor<W> {
     #[cfg(feature = "trace")]
     pub fn with_trace(bytes: usize, name: fn(&W) -> u64) -> io::Result<Self> {
         let trace = Recorder::new(Tape::new(Some(bytes))?, name);
-        Ok(Reactor::bare(Box::new(MioSelector::new()?), trace))
+        Ok(Reactor::bare(Box::new(MioSelector::new()?), None, trace))
     }
 
     /// Registers a source for both directions. The reactor does not know yet whether it is ready: try
@@ -286,10 +295,6 @@ impl<W> Reactor<W> {
 }
 
 impl<W, T> Reactor<W, T> {
-    pub(crate) fn over(core: Rc<Core<W, T>>) -> Self {
-        Reactor { core }
-    }
-
     /// Deregisters a source and forgets its descriptor. What was parked there is handed out by the
     /// next turn, which does not block.
     ///
@@ -298,6 +303,7 @@ impl<W, T> Reactor<W, T> {
     /// The selector's. The descriptor is closed all the same.
     #[doc(alias = "poll_runtime_pollClose")]
     pub fn close(&self, descriptor: Descriptor<W, T>, source: &mut dyn Source) -> io::Result<()> {
+        debug_assert!(Rc::ptr_eq(&self.core, descriptor.core()));
         descriptor.close(source)
     }
 
@@ -387,7 +393,6 @@ impl<W, T> Reactor<W, T> {
     }
 
     /// The last reading of the clock.
-    #[inline]
     pub fn now(&self) -> Instant {
         self.core.clock.now()
     }
@@ -459,6 +464,45 @@ impl<W, T> Reactor<W, T> {
 
     pub(crate) fn core(&self) -> &Rc<Core<W, T>> {
         &self.core
+    }
+}
+
+/// To nest a reactor in another loop: wait for this to be readable, no longer than
+/// [`Reactor::next_timeout`], then call [`Reactor::turn`] with a wait of zero, whatever ended the wait: a
+/// deadline does not make it readable.
+///
+/// ```
+/// use netpoller::Reactor;
+/// use std::os::fd::AsFd;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let outer: Reactor<&str> = Reactor::new()?;
+/// let inner: Reactor<&str> = Reactor::new()?;
+/// # #[cfg(not(mio_unsupported_force_poll_poll))] {
+/// let fd = std::os::fd::AsRawFd::as_raw_fd(&inner.as_fd());
+/// let nested = outer.open(&mut mio::unix::SourceFd(&fd))?;
+/// # outer.close(nested, &mut mio::unix::SourceFd(&fd))?;
+/// # }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Panics
+///
+/// If the reactor was made with a selector of your own that has no descriptor, or if the process has none
+/// to spare for the copy of it that is lent.
+#[cfg(not(mio_unsupported_force_poll_poll))]
+impl<W, T> AsFd for Reactor<W, T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // A selector of the user's may replace its descriptor while ours is borrowed.
+        let fd = self.with_fd(|own| match &self.copy {
+            Some(copy) => copy.of(own),
+            None => own.as_raw_fd(),
+        });
+        crate::sys::borrow(
+            fd.expect("netpoller: this selector has no descriptor to nest"),
+            self,
+        )
     }
 }
 

@@ -54,10 +54,6 @@ const MAX_POLLS: usize = 8;
 const SETTLING_TURNS: u32 = 16;
 const SETTLING_ROUNDS: u64 = 3;
 
-/// The error of each turn, and of each `open`, in a child of fork.
-const INHERITED: &str = "netpoller: this reactor belongs to the parent process: after fork(2), make a \
-                         new one in the child";
-
 /// The run queue of a reactor's caller, at the beginning of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RunQueue {
@@ -68,6 +64,15 @@ pub(crate) enum RunQueue {
     JobsOut,
     /// Something is still to run.
     Busy,
+}
+
+/// What a poll of the selector came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Polled {
+    /// The harvest is complete and empty.
+    Nothing,
+    /// Events came; or a signal interrupted the poll, so that there may be some.
+    Something,
 }
 
 /// The reactor calls this with a descriptor's user data when a deadline of the descriptor expires, or the
@@ -161,20 +166,10 @@ impl<W, T> Core<W, T> {
         })
     }
 
-    // Go has no counterpart to these two: there, a child of fork(2) executes another program.
-
     /// Whether this process is a child of the one that made it.
-    #[inline]
+    // Go has no counterpart: there, a child of fork(2) executes another program.
     pub(crate) fn is_inherited(&self) -> bool {
         !self.process.is_current()
-    }
-
-    /// An error in a child of fork.
-    fn check_process(&self) -> io::Result<()> {
-        match self.is_inherited() {
-            true => Err(io::Error::other(INHERITED)),
-            false => Ok(()),
-        }
     }
 
     /// Registers a source. `fd` is its file descriptor, if the caller knows it.
@@ -186,9 +181,9 @@ impl<W, T> Core<W, T> {
         user_data: T,
     ) -> io::Result<Descriptor<W, T>> {
         if self.is_shut.get() {
-            return Err(io::Error::other("the runtime is gone"));
+            return Err(io::Error::other("the reactor is gone"));
         }
-        self.check_process()?;
+        self.process.check("reactor")?;
         let key = self.registry.borrow().vacant_key();
         if key >= Token::KEYS {
             return Err(io::ErrorKind::OutOfMemory.into());
@@ -220,7 +215,7 @@ impl<W, T> Core<W, T> {
         run_queue: RunQueue,
         out: &mut impl FnMut(W) -> u64,
     ) -> io::Result<Turn> {
-        self.check_process()?;
+        self.process.check("reactor")?;
         self.trace.put(Kind::Turn, NOTHING, 0);
         self.settle(run_queue);
 
@@ -240,11 +235,11 @@ impl<W, T> Core<W, T> {
         // If the selector fails, the events that it returned before are handed out all the same. The
         // call comes after the wait: if the selector panics, what is pending stays for the next turn.
         turn.events = self.unpark_ready(out);
-        let found_nothing = waited?;
+        let polled = waited?;
         self.read_clock();
 
         // Nothing was runnable and no event came, so nothing has to run: the proven tick is settled.
-        if found_nothing && !released && run_queue != RunQueue::Busy {
+        if polled == Polled::Nothing && !released && run_queue != RunQueue::Busy {
             self.settled.set(self.proven.get());
             // That tick is from before the wait. To expire a deadline that became due during the wait, poll
             // again.
@@ -264,7 +259,6 @@ impl<W, T> Core<W, T> {
 
     /// Reads the clock, and gives the trace its time.
     // Go: nanotime.
-    #[inline]
     pub(crate) fn read_clock(&self) {
         let now = self.clock.read();
         self.trace.read(|| now - self.clock.base);
@@ -291,10 +285,11 @@ impl<W, T> Core<W, T> {
         };
         if let Some(earlier) = self.settling.get() {
             debug_assert!(earlier.tick <= note.tick && earlier.rounds <= note.rounds);
-            let turns = earlier.turns + 1;
-            match turns < SETTLING_TURNS || note.rounds - earlier.rounds < SETTLING_ROUNDS {
-                true => note = Settling { turns, ..earlier },
-                false => self.settled.set(earlier.tick),
+            let (turns, rounds) = (earlier.turns + 1, note.rounds - earlier.rounds);
+            if turns >= SETTLING_TURNS && rounds >= SETTLING_ROUNDS {
+                self.settled.set(earlier.tick);
+            } else {
+                note = Settling { turns, ..earlier };
             }
         }
         self.settling.set(Some(note));
@@ -305,7 +300,7 @@ impl<W, T> Core<W, T> {
     fn poll_again(&self, out: &mut impl FnMut(W) -> u64) -> io::Result<usize> {
         let polled = self.poll_past_signals(Duration::ZERO);
         let events = self.unpark_ready(out);
-        if polled? {
+        if polled? == Polled::Nothing {
             self.settled.set(self.proven.get());
         }
         Ok(events)
@@ -314,31 +309,34 @@ impl<W, T> Core<W, T> {
     // ---- wait ----
 
     /// Polls the selector. Its events replace those of the last call. If the harvest is complete, the last
-    /// reading of the clock is proven. Returns true if it is complete and empty.
+    /// reading of the clock, which was before the poll, is proven.
     // Go: the call of epoll_wait in netpoll.
-    fn poll(&self, max_wait: Option<Duration>) -> io::Result<bool> {
+    fn poll(&self, max_wait: Option<Duration>) -> io::Result<Polled> {
         let tick = self.clock.tick();
         let mut events = self.events.borrow_mut();
         events.clear();
         let harvest = self.selector.borrow_mut().netpoll(max_wait, &mut events)?;
         debug_assert!(self.proven.get() <= tick, "the clock goes forward");
-        // A signal brings no event, and is no sign of more.
-        self.found_more
-            .set(harvest == Harvest::Partial && !events.is_empty());
         if harvest == Harvest::Complete {
             self.proven.set(tick);
         }
-        Ok(harvest == Harvest::Complete && events.is_empty())
+        // A signal brings no event, and is no sign of more.
+        let found_more = harvest == Harvest::Partial && !events.is_empty();
+        self.found_more.set(found_more);
+        match harvest {
+            Harvest::Complete if events.is_empty() => Ok(Polled::Nothing),
+            _ => Ok(Polled::Something),
+        }
     }
 
     /// As `poll`. If a signal interrupts the poll, repeats it, `MAX_POLLS` polls in all. An interrupted
     /// poll proves no tick: without the repetition, many signals would delay a deadline.
     // Go: netpoll goes to `retry` after EINTR, or returns from a timed wait.
-    fn poll_past_signals(&self, max_wait: Duration) -> io::Result<bool> {
+    fn poll_past_signals(&self, max_wait: Duration) -> io::Result<Polled> {
         for _ in 1..MAX_POLLS {
-            let found_nothing = self.poll(Some(max_wait))?;
-            if found_nothing || !self.events.borrow().is_empty() {
-                return Ok(found_nothing);
+            let polled = self.poll(Some(max_wait))?;
+            if polled == Polled::Nothing || !self.events.borrow().is_empty() {
+                return Ok(polled);
             }
         }
         // The last poll does not wait: a signal hardly interrupts it, however often signals come.
@@ -346,9 +344,9 @@ impl<W, T> Core<W, T> {
     }
 
     /// Waits for the selector, for `max_wait` at most, and until the next entry of a wheel is due. Returns
-    /// as `poll`.
+    /// as [`Core::poll`].
     // Go: the delay in findRunnable, from pollUntil.
-    fn wait(&self, max_wait: Option<Duration>, run_queue: RunQueue) -> io::Result<bool> {
+    fn wait(&self, max_wait: Option<Duration>, run_queue: RunQueue) -> io::Result<Polled> {
         if max_wait == Some(Duration::ZERO) {
             return self.poll(max_wait);
         }
@@ -360,8 +358,8 @@ impl<W, T> Core<W, T> {
         if spin > Duration::ZERO {
             let start = Instant::now();
             while start.elapsed() < wait.map_or(spin, |wait| wait.min(spin)) {
-                if !self.poll(Some(Duration::ZERO))? {
-                    return Ok(false);
+                if self.poll(Some(Duration::ZERO))? == Polled::Something {
+                    return Ok(Polled::Something);
                 }
                 std::hint::spin_loop();
             }
@@ -375,17 +373,17 @@ impl<W, T> Core<W, T> {
     /// timer, or to the end of `max_wait` if that is sooner.
     // Go: testing/synctest jumps when all goroutines of a bubble wait.
     #[cold]
-    fn wait_virtually(&self, max_wait: Option<Duration>, run_queue: RunQueue) -> io::Result<bool> {
+    fn wait_virtually(&self, max_wait: Option<Duration>, queue: RunQueue) -> io::Result<Polled> {
         for grace in [Duration::ZERO, VIRTUAL_GRACE] {
-            if !self.poll_past_signals(grace)? {
-                return Ok(false);
+            if self.poll_past_signals(grace)? == Polled::Something {
+                return Ok(Polled::Something);
             }
         }
         let next = self.next_live().map(|next| self.clock.until(next));
         match max_wait.into_iter().chain(next).min() {
-            Some(ahead) if run_queue == RunQueue::Empty => {
+            Some(ahead) if queue == RunQueue::Empty => {
                 self.clock.jump(ahead);
-                Ok(true)
+                Ok(Polled::Nothing)
             }
             // There is nothing to jump to, or a job is under way: wait for an event or a break.
             _ => self.poll(max_wait),
@@ -403,11 +401,6 @@ impl<W, T> Core<W, T> {
             out(w);
         }
         let events = self.events.borrow();
-        if log::log_enabled!(log::Level::Trace) {
-            for Event { token, readiness } in events.iter() {
-                log::trace!("ready {token:?} {readiness:?}");
-            }
-        }
         let registry = self.registry.borrow();
         let mut strays = 0;
         for event in events.iter() {
@@ -423,13 +416,19 @@ impl<W, T> Core<W, T> {
                 }
             }
         }
+        // Behind the loop: a logger that panics silences no waiter.
+        if log::log_enabled!(log::Level::Trace) {
+            for Event { token, readiness } in events.iter() {
+                log::trace!("ready {token:?} {readiness:?}");
+            }
+        }
         events.len() - strays
     }
 
     // ---- expire ----
 
     /// Expires deadlines, and fires timers that judge a peer, up to the settled tick. Then fires the other
-    /// timers, up to the clock's tick. Returns whether the budget was used up and more is due.
+    /// timers, up to the clock's tick. Counts them, and returns whether a budget was used up and more is due.
     // Go: the timers of descriptors, which call netpolldeadlineimpl. `Wheel::advance`, which finds
     // them, is timers.check.
     fn expire(&self, expired: &mut usize, out: &mut impl FnMut(W) -> u64) -> bool {
@@ -493,7 +492,6 @@ impl<W, T> Core<W, T> {
     /// If a host sleeps, ends its sleep, so that it takes a turn and asks for `next_timeout` again. Call it
     /// when the next turn may be due sooner than before.
     // Go: wakeNetPoller.
-    #[inline]
     pub(crate) fn wake_host(&self) {
         if self.host_sleeps.replace(false)
             && let Err(error) = self.breaker().break_netpoll()

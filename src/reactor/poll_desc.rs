@@ -138,7 +138,6 @@ impl<W, T> PollDesc<W, T> {
     ///
     /// The refusal: the descriptor is closed, or the deadline has passed and has not been moved since.
     #[doc(alias = "netpollcheckerr")]
-    #[inline]
     pub fn check(&self, direction: Direction) -> Result<(), Refusal> {
         match self.may_try(direction) {
             May::Refused(refusal) => Err(refusal),
@@ -179,7 +178,6 @@ impl<W, T> PollDesc<W, T> {
     }
 
     /// Whether an attempt may succeed, as far as is known.
-    #[inline]
     pub fn is_ready(&self, direction: Direction) -> bool {
         self.has(ready_bit(direction))
     }
@@ -258,7 +256,6 @@ impl<W, T> PollDesc<W, T> {
     /// # Panics
     ///
     /// As [`park`](PollDesc::park).
-    #[inline]
     pub fn park_short(&self, direction: Direction, w: W) -> Park<W> {
         match self.short_means_drained() {
             true => self.drained(direction),
@@ -325,7 +322,6 @@ impl<W, T> PollDesc<W, T> {
 
     /// Takes out the W that is parked. Call it when the operation of that W is given up.
     #[doc(alias = "netpollunblock")]
-    #[inline]
     pub fn unpark(&self, direction: Direction) -> Option<W> {
         self.slots[direction as usize].take()
     }
@@ -334,8 +330,9 @@ impl<W, T> PollDesc<W, T> {
     /// the descriptor.
     pub fn parked(&self, mut look: impl FnMut(Direction, &W)) {
         for (direction, slot) in Direction::BOTH.into_iter().zip(&self.slots) {
-            // The drop of this `Shown`, after `look`, puts the W back into the slot.
-            if let Shown(_, Some(w)) = &Shown(slot, slot.take()) {
+            // Its drop puts the W back into the slot, also if `look` panics.
+            let shown = Shown(slot, slot.take());
+            if let Some(w) = &shown.1 {
                 look(direction, w);
             }
         }
@@ -389,7 +386,6 @@ impl<W, T> PollDesc<W, T> {
     }
 
     /// Stores the readiness that the selector has reported, and hands the waiters to `out`.
-    #[inline]
     pub(super) fn netpollready(&self, readiness: Readiness, out: &mut impl FnMut(W) -> u64) {
         if !fault!("lost_wake_up") {
             self.raise(readiness.0.into());
@@ -456,7 +452,6 @@ impl<W, T> PollDesc<W, T> {
         }
     }
 
-    #[inline]
     fn store_deadline(&self, direction: Direction, tick: Tick) {
         self.deadlines[direction as usize].set(tick);
         self.lower(expired_bit(direction));
@@ -532,11 +527,14 @@ impl<W, T> PollDesc<W, T> {
     /// The timer has fired. Expires each deadline up to `limit`, sets the timer to the next one, and
     /// returns how many have expired.
     pub(super) fn netpolldeadlineimpl(&self, limit: Tick, out: &mut impl FnMut(W) -> u64) -> usize {
-        // A cleared deadline is NEVER, which is after each `limit`.
-        let has_passed = |at: &Direction| self.deadlines[*at as usize].get() <= limit;
-        let passed = Direction::BOTH.into_iter().filter(has_passed);
-        // `count` drives the iterator: each direction is looked at, and then expired.
-        let expired = passed.map(|at| self.expire(at, out)).count();
+        let mut expired = 0;
+        for direction in Direction::BOTH {
+            // A cleared deadline is NEVER, which is after each `limit`.
+            if self.deadlines[direction as usize].get() <= limit {
+                self.expire(direction, out);
+                expired += 1;
+            }
+        }
         debug_assert!(expired == 0 || self.next_deadline() > limit);
         // `Timers` has freed the index, and may have given it to another descriptor's timer. So forget it
         // before `set_timer`.
@@ -591,7 +589,6 @@ impl<W, T> PollDesc<W, T> {
     /// # Errors
     ///
     /// The selector's. After one, no readiness of the source is reported.
-    #[inline]
     pub fn rearm(&self, source: &mut dyn Source) -> io::Result<()> {
         if self.core.traits.edges || self.is_closed() {
             return Ok(());
@@ -663,16 +660,15 @@ impl<W> Drop for Shown<'_, W> {
 pub struct Descriptor<W, T = ()>(pub(super) Rc<PollDesc<W, T>>);
 
 impl<W, T> Descriptor<W, T> {
-    /// How many handles there are, with the registry's.
-    pub(crate) fn handles(&self) -> usize {
-        Rc::strong_count(&self.0)
+    /// Whether it is the last handle. The registry has one more, unless the descriptor is closed.
+    pub(crate) fn is_last(&self) -> bool {
+        Rc::strong_count(&self.0) <= if self.is_closed() { 1 } else { 2 }
     }
 }
 
 impl<W, T> Deref for Descriptor<W, T> {
     type Target = PollDesc<W, T>;
 
-    #[inline]
     fn deref(&self) -> &PollDesc<W, T> {
         &self.0
     }
@@ -687,8 +683,7 @@ impl<W, T> Clone for Descriptor<W, T> {
 impl<W, T> Drop for Descriptor<W, T> {
     #[inline]
     fn drop(&mut self) {
-        // One for us and one for the registry: the last handle goes.
-        if self.handles() <= 2 {
+        if self.is_last() {
             self.0.unregister();
         }
     }

@@ -194,7 +194,6 @@ impl Token {
         Token(key | generation << Self::KEY_BITS)
     }
 
-    #[inline]
     pub(crate) const fn key(self) -> usize {
         self.0 & Self::KEYS
     }

@@ -41,7 +41,7 @@ pub(crate) struct Lane {
     max_threads: usize,
     /// The process that started these threads.
     process: Process,
-    state: Mutex<State>,
+    state: Mutex<LaneState>,
     /// Notified for each piece of work for which no thread is started.
     work: Condvar,
     /// Notified when `unfinished` falls to zero.
@@ -49,7 +49,7 @@ pub(crate) struct Lane {
 }
 
 #[derive(Default)]
-struct State {
+struct LaneState {
     /// In the order in which it was given.
     queue: BTreeMap<WorkId, Work>,
     /// How many pieces of work were given so far.
@@ -124,7 +124,7 @@ impl Lane {
     }
 
     /// Does one piece of work, and locks the lane again.
-    fn perform(&self, work: Work) -> MutexGuard<'_, State> {
+    fn perform(&self, work: Work) -> MutexGuard<'_, LaneState> {
         if catch(work).is_err() {
             log::error!("a destructor of blocking work panicked");
         }
@@ -166,7 +166,7 @@ impl Lane {
     }
 
     /// `None` in a child of fork, which has no such threads, and where the mutex may be locked for ever.
-    fn state(&self) -> Option<MutexGuard<'_, State>> {
+    fn state(&self) -> Option<MutexGuard<'_, LaneState>> {
         self.process.is_current().then(|| lock(&self.state))
     }
 

@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::context::{self, Run};
 use super::panics::catch;
 use super::scheduler::Scheduler;
-use super::waker::{INHERITED, Remote};
+use super::waker::Remote;
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Scheduler>>> = const { RefCell::new(None) };
@@ -35,9 +35,7 @@ impl Entered {
     ///
     /// If a runtime is entered on this thread already.
     pub(crate) fn new(scheduler: &Rc<Scheduler>) -> io::Result<Self> {
-        if scheduler.remote.is_inherited() {
-            return Err(io::Error::other(INHERITED));
-        }
+        scheduler.remote.process.check("runtime")?;
         // The process may have forked inside a turn. That turn is the parent's.
         let inside = try_with(|current| !current.remote.is_inherited());
         assert!(
@@ -47,7 +45,8 @@ impl Entered {
         );
         // Much time may have passed outside.
         scheduler.reactor.core().read_clock();
-        let entered = Entered::enter(scheduler, true);
+        let mut entered = Entered::enter(scheduler);
+        entered.is_turn = true;
         scheduler.turn_began();
         Ok(entered)
     }
@@ -58,14 +57,14 @@ impl Entered {
         let there = CURRENT.try_with(|_| ());
         // If a clock of the user's panics, the last reading counts: this may be called while a panic unwinds.
         drop(catch(|| scheduler.reactor.core().read_clock()));
-        there.is_ok().then(|| Entered::enter(scheduler, false))
+        there.is_ok().then(|| Entered::enter(scheduler))
     }
 
-    fn enter(scheduler: &Rc<Scheduler>, is_turn: bool) -> Self {
+    fn enter(scheduler: &Rc<Scheduler>) -> Self {
         Entered {
             outer: CURRENT.replace(Some(scheduler.clone())),
             before: context::enter(scheduler.home()),
-            is_turn,
+            is_turn: false,
         }
     }
 }

@@ -26,7 +26,6 @@ use super::current;
 use super::panics::{catch, drop_quietly};
 use super::scheduler::Scheduler;
 use super::sync::lock;
-use super::waker::INHERITED;
 
 /// How long the thread sleeps if only readiness can come.
 const LONG: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -41,13 +40,13 @@ pub(super) struct Host {
 }
 
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<HostState>,
     /// Ends the thread's wait for the descriptor.
     waker: Waker,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum HostState {
     Turning,
     Sleeping(Instant),
     Gone,
@@ -60,12 +59,12 @@ impl Shared {
         loop {
             let seen = *lock(&self.state);
             let until = match seen {
-                State::Gone => return,
-                State::Turning => {
+                HostState::Gone => return,
+                HostState::Turning => {
                     thread::park();
                     continue;
                 }
-                State::Sleeping(until) => until,
+                HostState::Sleeping(until) => until,
             };
             // Registered again before each wait: then readiness that is there already is reported.
             let (fd, readable) = (runtime.as_raw_fd(), Interest::READABLE);
@@ -85,7 +84,7 @@ impl Shared {
             let mut state = lock(&self.state);
             // If a turn has come in between, it has dealt with what was seen.
             if *state == seen && (is_due || until <= Instant::now()) {
-                *state = State::Turning;
+                *state = HostState::Turning;
                 drop(state);
                 if catch(&mut *call).is_err() {
                     log::error!(
@@ -139,9 +138,7 @@ impl Runtime {
     /// time; the system's, when it has no descriptor or thread to spare.
     pub fn notify_host(&self, mut f: impl FnMut() + Send + 'static) -> io::Result<()> {
         let scheduler = &self.scheduler;
-        if scheduler.remote.is_inherited() {
-            return Err(io::Error::other(INHERITED));
-        }
+        scheduler.remote.process.check("runtime")?;
         if scheduler.host.borrow().is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -152,7 +149,7 @@ impl Runtime {
         poll.registry()
             .register(&mut SourceFd(&raw), RUNTIME, Interest::READABLE)?;
         let shared = Arc::new(Shared {
-            state: Mutex::new(State::Turning),
+            state: Mutex::new(HostState::Turning),
             waker: Waker::new(poll.registry(), CHANGED)?,
         });
         let watched = shared.clone();
@@ -174,8 +171,8 @@ impl Scheduler {
     pub(super) fn turn_began(&self) {
         if let Some(host) = &*self.host.borrow() {
             self.reactor.core().host_sleeps.set(false);
-            let before = mem::replace(&mut *lock(&host.shared.state), State::Turning);
-            debug_assert!(before != State::Gone, "no turn comes after the end");
+            let before = mem::replace(&mut *lock(&host.shared.state), HostState::Turning);
+            debug_assert!(before != HostState::Gone, "no turn comes after the end");
         }
     }
 
@@ -187,11 +184,11 @@ impl Scheduler {
             let wait = catch(|| self.next_timeout()).unwrap_or(Some(Duration::ZERO));
             let wait = wait.map_or(LONG, |wait| wait.min(LONG));
             self.reactor.core().host_sleeps.set(true);
-            self.tell_host(State::Sleeping(Instant::now() + wait));
+            self.tell_host(HostState::Sleeping(Instant::now() + wait));
         }
     }
 
-    fn tell_host(&self, state: State) {
+    fn tell_host(&self, state: HostState) {
         // A child of fork has no such thread, and the lock may be held for ever.
         if let Some(host) = &*self.host.borrow()
             && !self.remote.is_inherited()
@@ -207,7 +204,7 @@ impl Scheduler {
     /// The runtime ends, and the host is not called any more. Waits for the thread, which drops `f`. The
     /// machines and the mail are dropped before this, so an `f` that waits for them returns.
     pub(super) fn end_host(&self) {
-        self.tell_host(State::Gone);
+        self.tell_host(HostState::Gone);
         if let Some(host) = self.host.take() {
             match self.remote.is_inherited() {
                 true => mem::forget(host),

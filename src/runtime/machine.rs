@@ -32,7 +32,7 @@ pub(crate) use super::context::MachineId;
 use super::context::{self, Waiter};
 use super::dump::Entry;
 use super::join::{Join, Joined, joiner, set_output};
-use super::stats::{Counts, Figures};
+use super::stats::{Figures, SharedHistogram};
 use crate::sys::WithWaker;
 
 /// Something that the loop runs when its id comes up.
@@ -41,7 +41,7 @@ pub(crate) trait Machine {
     fn run(self: Pin<&mut Self>, id: MachineId) -> Poll<()>;
 
     /// Where the times of its runs are counted.
-    fn times<'a>(&self, figures: &'a Figures) -> &'a Counts {
+    fn times<'a>(&self, figures: &'a Figures) -> &'a SharedHistogram {
         &figures.task_time
     }
 

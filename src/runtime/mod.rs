@@ -40,11 +40,9 @@ pub(crate) mod sync;
 pub(crate) mod waiters;
 mod waker;
 
-use std::cell::OnceCell;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::os::fd::OwnedFd;
 #[cfg(not(mio_unsupported_force_poll_poll))]
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::panic::Location;
@@ -58,6 +56,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::reactor::{Direction, MioSelector, Selector, TimeSource, Turn};
+use crate::sys::FdCopy;
 use crate::trace::Tape;
 use blocking::Lane;
 use context::MachineId;
@@ -105,9 +104,6 @@ const STEP: usize = 16;
 /// error. In a child of fork(2) an inherited runtime refuses to be used: make a new one there.
 pub struct Runtime {
     scheduler: Rc<Scheduler>,
-    /// Only for a selector of the user's: a copy of its descriptor. `as_fd` makes it.
-    #[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
-    copy: Option<OnceCell<OwnedFd>>,
 }
 
 impl Runtime {
@@ -387,22 +383,7 @@ impl Drop for Runtime {
 #[cfg(not(mio_unsupported_force_poll_poll))]
 impl AsFd for Runtime {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        let fd = self.scheduler.reactor.with_fd(|own| {
-            let Some(copy) = &self.copy else {
-                return own.as_raw_fd();
-            };
-            let copy = copy.get_or_init(|| {
-                let copy = own.try_clone_to_owned();
-                copy.expect("netpoller: no descriptor to spare for as_fd")
-            });
-            // A selector of the user's may replace its descriptor while ours is borrowed.
-            if let Err(error) = crate::sys::duplicate_onto(own, copy) {
-                log::error!("can't update the descriptor lent by as_fd: {error}");
-            }
-            copy.as_raw_fd()
-        });
-        let fd = fd.expect("netpoller: this runtime's selector has no descriptor to nest");
-        crate::sys::borrow(fd, &self.scheduler)
+        self.scheduler.reactor.as_fd()
     }
 }
 
@@ -558,23 +539,20 @@ impl Builder {
     /// The system's, when it has no descriptor to spare. `InvalidInput` for a trace ring of less than
     /// 4,096 bytes, and `OutOfMemory` for one that does not fit.
     pub fn build(self) -> io::Result<Runtime> {
-        let is_users = self.selector.is_some();
+        let copy = self.selector.is_some().then(FdCopy::default);
         let selector = match self.selector {
             Some(selector) => selector,
             None => Box::new(MioSelector::new()?),
         };
         let jobs = Lane::new(self.blocking_threads);
         let tape = Tape::new(self.trace)?;
-        let scheduler = Scheduler::new(selector, self.time, jobs, self.schedule, tape);
+        let scheduler = Scheduler::new(selector, copy, self.time, jobs, self.schedule, tape);
         let scheduler = Rc::new(scheduler);
         scheduler.reactor.set_spin(self.spin);
         if let Some(threshold) = self.watchdog {
             scheduler.remote.running.watch(threshold)?;
         }
-        Ok(Runtime {
-            scheduler,
-            copy: is_users.then(OnceCell::new),
-        })
+        Ok(Runtime { scheduler })
     }
 }
 

@@ -37,9 +37,9 @@ use super::panics::{catch, wake_quietly};
 use super::running::{Place, Running};
 use super::socket::Socket;
 use super::stats::{Figures, OBSERVES, Stopwatch};
-use super::waker::{INHERITED, MachineWaker, Remote};
+use super::waker::{MachineWaker, Remote};
 use crate::reactor::{Core, Reactor, RunQueue, Selector, TimeSource, Turn};
-use crate::sys::WithWaker;
+use crate::sys::{FdCopy, WithWaker};
 use crate::trace::{JOB, Kind, NOTHING, Recorder, THREAD, Tape};
 
 /// The largest number of machines that run between two polls of the selector. So new readiness and
@@ -76,6 +76,7 @@ pub(crate) struct Scheduler {
 impl Scheduler {
     pub(super) fn new(
         selector: Box<dyn Selector>,
+        copy: Option<FdCopy>,
         time: TimeSource,
         jobs: Arc<Lane>,
         schedule: Option<Schedule>,
@@ -84,7 +85,8 @@ impl Scheduler {
         let trace = Recorder::new(tape.clone(), |parked: &ParkKey| {
             parked.as_machine().bits().get()
         });
-        let reactor = Reactor::over(Core::new(selector, time, Socket::unpark_beside, trace));
+        let core = Core::new(selector, time, Socket::unpark_beside, trace);
+        let reactor = Reactor { core, copy };
         let stopwatch = Stopwatch::new(reactor.core().clock.now());
         let remote = Arc::new(Remote::new(reactor.breaker(), jobs, tape));
         Scheduler {
@@ -155,7 +157,9 @@ impl Scheduler {
         name: Option<Arc<str>>,
         future: F,
     ) -> JoinHandle<F::Output> {
-        assert!(!self.remote.is_inherited(), "{INHERITED}");
+        if let Err(error) = self.remote.process.check("runtime") {
+            panic!("{error}");
+        }
         let join = join::cell();
         let id = self.insert(|id| {
             let waker = MachineWaker::waker(id, &self.remote);

@@ -47,7 +47,7 @@ use crate::sys::OwnedSocket;
 // The fields that are seldom used come first, so that those of the fast path share a cache line.
 #[repr(C)]
 pub(crate) struct Socket {
-    extra: OnceCell<Box<RefCell<Extra>>>,
+    extra: OnceCell<Box<RefCell<SocketExtra>>>,
     endpoints: Endpoints,
     /// A byte for a server's connection, which is the only user of its socket: it stores its status here.
     pub(crate) note: Cell<u8>,
@@ -60,7 +60,7 @@ const _: () = assert!(size_of::<Socket>() <= 32);
 
 /// What most sockets do without. It is made when it is first needed.
 #[derive(Default)]
-struct Extra {
+struct SocketExtra {
     /// The operations that queue for a lock, by direction; and what waits for the peer to hang up.
     queues: [Waiters; 3],
     /// The pollers that wait, by direction.
@@ -71,7 +71,7 @@ struct Extra {
     unlink: Option<PathBuf>,
 }
 
-impl Drop for Extra {
+impl Drop for SocketExtra {
     /// Drops the wakers of the pollers: after the close, one that had yielded may have registered again.
     fn drop(&mut self) {
         let pollers = self.pollers.into_iter().flatten();
@@ -147,7 +147,7 @@ impl Socket {
         }
     }
 
-    fn extra(&self) -> &RefCell<Extra> {
+    fn extra(&self) -> &RefCell<SocketExtra> {
         self.extra.get_or_init(Box::default)
     }
 

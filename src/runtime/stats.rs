@@ -78,12 +78,12 @@ impl fmt::Debug for Histogram {
 
 /// A histogram that one thread fills and any thread reads.
 #[derive(Default)]
-pub(crate) struct Counts {
+pub(crate) struct SharedHistogram {
     counts: Buckets<Counter>,
     sum: Counter,
 }
 
-impl Counts {
+impl SharedHistogram {
     #[inline]
     pub(super) fn add(&self, value: u64) {
         let bits = (u64::BITS - value.leading_zeros()) as usize;
@@ -158,21 +158,21 @@ figures! {
     /// Entries of the timer wheels when the last turn ended, stale ones too.
     entries: Counter => u64,
     /// Events of the selector, by turn.
-    turn_events: Counts => Histogram,
+    turn_events: SharedHistogram => Histogram,
     /// How long each turn took, without its wait for the selector.
-    turn_time: Counts => Histogram,
+    turn_time: SharedHistogram => Histogram,
     /// The loop's lag: for each turn with a timer or a deadline that was due, how late the turn was for the
     /// earliest of them.
-    lag: Counts => Histogram,
+    lag: SharedHistogram => Histogram,
     /// How long each machine and each root waited from when the loop made it runnable until it ran. A
     /// wake from another thread counts from the turn that learns of it.
-    wake_delay: Counts => Histogram,
+    wake_delay: SharedHistogram => Histogram,
     /// How long each run of a task took.
-    task_time: Counts => Histogram,
+    task_time: SharedHistogram => Histogram,
     /// How long each run of a connection took.
-    connection_time: Counts => Histogram,
+    connection_time: SharedHistogram => Histogram,
     /// How long each run of a root took, which is the future of `block_on`.
-    root_time: Counts => Histogram,
+    root_time: SharedHistogram => Histogram,
 }
 
 impl LoopStats {
@@ -282,7 +282,7 @@ impl Stopwatch {
 
     /// It has run.
     #[inline]
-    pub(super) fn ends(&self, id: MachineId, clock: &Clock, times: Option<&Counts>) {
+    pub(super) fn ends(&self, id: MachineId, clock: &Clock, times: Option<&SharedHistogram>) {
         if let Some(times) = times.filter(|_| OBSERVES) {
             let now = clock.peek();
             times.add_time(self.last.replace(now), now);

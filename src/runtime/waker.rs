@@ -55,12 +55,8 @@ pub(crate) struct Remote {
     pub(super) thread: ThreadId,
     /// The process that made the runtime. A child of fork shares the kernel's side of it, and must
     /// leave it alone.
-    process: Process,
+    pub(super) process: Process,
 }
-
-/// The error of using a runtime in a child of fork.
-pub(crate) const INHERITED: &str = "netpoller: this runtime belongs to the parent process: after \
-                                    fork(2), make a new one in the child";
 
 /// Counts a blocking job as under way until its waiter has been woken: see `Remote::jobs_out`.
 pub(crate) struct JobOut(Arc<Remote>);

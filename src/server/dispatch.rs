@@ -54,10 +54,10 @@ impl Order {
 pub(crate) struct Dispatcher {
     /// By worker: how many connections it has. Other threads change it at any time.
     pub(crate) tallies: Vec<Arc<Tally>>,
-    state: Mutex<State>,
+    workers: Mutex<Workers>,
 }
 
-struct State {
+struct Workers {
     order: Order,
     /// By worker; `None` once the worker has left. Empty before the server runs.
     inboxes: Vec<Option<Inbox>>,
@@ -88,7 +88,7 @@ impl Dispatcher {
     pub(crate) fn new(workers: usize) -> Self {
         Dispatcher {
             tallies: (0..workers).map(|_| Arc::default()).collect(),
-            state: Mutex::new(State {
+            workers: Mutex::new(Workers {
                 order: Order {
                     phase: Phase::Serving,
                     ..Order::FIRST
@@ -103,7 +103,7 @@ impl Dispatcher {
 
     /// The inboxes of the server's workers.
     pub(crate) fn open(self: &Arc<Self>, workers: usize) -> Vec<WorkerInbox> {
-        let mut state = lock(&self.state);
+        let mut state = lock(&self.workers);
         debug_assert!(state.inboxes.is_empty(), "a server runs once");
         state.inboxes = (0..workers).map(|_| Some(Inbox::default())).collect();
         (state.starting, state.accepting) = (workers, workers);
@@ -135,7 +135,7 @@ impl Dispatcher {
     /// Sends a connection to this worker, or to the one that has the fewest, counting those that wait for
     /// it. If all workers have left, it is closed.
     pub(crate) fn send(&self, arrival: Arrival, permit: Option<Permit>, worker: Option<usize>) {
-        let mut state = lock(&self.state);
+        let mut state = lock(&self.workers);
         let (count, first) = (state.inboxes.len(), state.next);
         debug_assert!(count > 0, "connections are sent after `open`");
         state.next = (first + 1) % count;
@@ -161,8 +161,8 @@ impl Dispatcher {
     }
 
     /// Changes what all workers look at. They are woken after the lock is released.
-    fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
-        let mut state = lock(&self.state);
+    fn change<R>(&self, change: impl FnOnce(&mut Workers) -> R) -> R {
+        let mut state = lock(&self.workers);
         let changed = change(&mut state);
         let inboxes = state.inboxes.iter_mut().flatten();
         let wakers: Vec<Waker> = inboxes.filter_map(|inbox| inbox.waker.take()).collect();
@@ -209,14 +209,14 @@ impl WorkerInbox {
 
     /// How many connections wait for the worker.
     pub(crate) fn waiting(&self) -> usize {
-        let state = lock(&self.dispatcher.state);
+        let state = lock(&self.dispatcher.workers);
         let inbox = state.inboxes[self.worker].as_ref();
         inbox.map_or(0, |inbox| inbox.arrivals.len())
     }
 
     /// Waits for the next connection, and for a permit if it has none. `None` when there will be no more.
     pub(crate) async fn arrival(&self, permits: &Arc<Permits>) -> Option<(Arrival, Permit)> {
-        let look = |state: &mut State| {
+        let look = |state: &mut Workers| {
             let first = state.inboxes[self.worker].as_ref()?.arrivals.front();
             let has_permit = first.map(|(_, permit)| permit.is_some());
             (has_permit.is_some() || state.accepting == 0).then_some(has_permit)
@@ -226,16 +226,16 @@ impl WorkerInbox {
             false => Some(noted("permit", permits.take()).await),
         };
         // It is the first still: no other worker takes from this inbox.
-        let mut state = lock(&self.dispatcher.state);
+        let mut state = lock(&self.dispatcher.workers);
         let (arrival, held) = state.inboxes[self.worker].as_mut()?.arrivals.pop_front()?;
         Some((arrival, held.or(permit)?))
     }
 
-    async fn wait<T>(&self, look: impl Fn(&mut State) -> Option<T>) -> T {
+    async fn wait<T>(&self, look: impl Fn(&mut Workers) -> Option<T>) -> T {
         poll_fn(|cx| {
             // A waker is cloned and dropped while nothing is locked: both may run any code.
             let waker = cx.waker().clone();
-            let mut state = lock(&self.dispatcher.state);
+            let mut state = lock(&self.dispatcher.workers);
             if let Some(found) = look(&mut state) {
                 return Poll::Ready(found);
             }
@@ -252,7 +252,7 @@ impl WorkerInbox {
 
 impl Drop for WorkerInbox {
     fn drop(&mut self) {
-        let left = lock(&self.dispatcher.state).inboxes[self.worker].take();
+        let left = lock(&self.dispatcher.workers).inboxes[self.worker].take();
         let waiting = left.into_iter().flat_map(|inbox| inbox.arrivals);
         waiting.for_each(|(arrival, permit)| self.dispatcher.send(arrival, permit, None));
         // Last: a worker that learns that accepting has ended takes no more.

@@ -73,7 +73,7 @@ use crate::connection::Protocol;
 use crate::connection::filter::IntoFilter;
 use crate::connection::limits::Limits;
 use crate::connection::rate::Rate;
-use crate::connection::shared::{self, ticks};
+use crate::connection::shared::{ConnSettings, ticks};
 use crate::endpoints::Addr;
 use crate::heartbeat::Heartbeat;
 use crate::net::Hook;
@@ -122,7 +122,7 @@ pub struct Server<F> {
     /// Called by each worker, in its own thread.
     factory: Arc<F>,
     settings: Settings,
-    connections: shared::Settings,
+    connections: ConnSettings,
 }
 
 impl<F> Clone for Server<F> {
@@ -204,10 +204,10 @@ impl<F> Server<F> {
                 filter: None,
                 spin: Duration::ZERO,
             },
-            connections: shared::Settings {
+            connections: ConnSettings {
                 max_connections: usize::MAX,
                 drain_grace: 1000,
-                ..shared::Settings::default()
+                ..ConnSettings::default()
             },
         }
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::dispatch::Dispatcher;
 use crate::connection::Protocol;
 use crate::connection::filter::Filter;
-use crate::connection::shared::{self, Phase, ServerShared};
+use crate::connection::shared::{ConnSettings, Phase, ServerShared};
 use crate::connection::stats::{Stats, WorkerStats};
 use crate::endpoints::{Addr, Network};
 use crate::net::Hook;
@@ -55,7 +55,7 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    pub(super) fn new(settings: Settings, connections: shared::Settings, addrs: Vec<Addr>) -> Self {
+    pub(super) fn new(settings: Settings, connections: ConnSettings, addrs: Vec<Addr>) -> Self {
         debug_assert!(!addrs.is_empty(), "it is named by the first");
         Common {
             addrs,

@@ -6,6 +6,7 @@
 
 // Go has no counterpart: a Go program can't fork without exec.
 
+use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
@@ -30,6 +31,16 @@ impl Process {
             IS_WATCHED.store(true, Ordering::Release);
         }
         Process(FORKS.load(Ordering::Relaxed))
+    }
+
+    /// An error in a child of it. `what` was made before the fork.
+    pub(crate) fn check(&self, what: &str) -> io::Result<()> {
+        match self.is_current() {
+            true => Ok(()),
+            false => Err(io::Error::other(format!(
+                "netpoller: this {what} belongs to the parent process: after fork(2), make a new one in the child"
+            ))),
+        }
     }
 
     /// Whether it is this process.

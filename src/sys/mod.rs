@@ -13,6 +13,7 @@ mod signal;
 mod socket;
 mod with_waker;
 
+use std::cell::OnceCell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ops::{Deref, Range};
@@ -68,14 +69,34 @@ pub(crate) fn uninit(buffer: &mut [u8]) -> &mut [MaybeUninit<u8>] {
 /// A descriptor that `owner` keeps open for as long as it lives.
 #[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
 pub(crate) fn borrow<O: ?Sized>(fd: RawFd, _owner: &O) -> BorrowedFd<'_> {
-    // SAFETY: the callers pass the descriptor of mio's selector, or the runtime's copy of another
-    // selector's. Both stay open while `owner` is borrowed.
+    // SAFETY: the callers pass the descriptor of mio's selector, or the reactor's `FdCopy`. Both stay
+    // open while `owner` is borrowed.
     unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// A copy of a descriptor whose owner may replace it. Once it is made it stays open, so it can be lent.
+#[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
+#[derive(Default)]
+pub(crate) struct FdCopy(OnceCell<OwnedFd>);
+
+#[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
+impl FdCopy {
+    /// The copy, as a duplicate of `fd` from here on.
+    pub(crate) fn of(&self, fd: BorrowedFd<'_>) -> RawFd {
+        let copy = self.0.get_or_init(|| {
+            let copy = fd.try_clone_to_owned();
+            copy.expect("netpoller: no descriptor to spare for as_fd")
+        });
+        if let Err(error) = duplicate_onto(fd, copy) {
+            log::error!("can't update the descriptor lent by as_fd: {error}");
+        }
+        copy.as_raw_fd()
+    }
 }
 
 /// Makes `copy` a duplicate of `fd`, in place of what it was. `copy` stays open meanwhile.
 #[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
-pub(crate) fn duplicate_onto(fd: BorrowedFd<'_>, copy: &OwnedFd) -> io::Result<()> {
+fn duplicate_onto(fd: BorrowedFd<'_>, copy: &OwnedFd) -> io::Result<()> {
     let (fd, copy) = (fd.as_raw_fd(), copy.as_raw_fd());
     debug_assert_ne!(fd, copy, "dup2 would leave its flags as they are");
     // SAFETY: plain calls on two open descriptors. The second stays its owner's, and open.

@@ -40,7 +40,6 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    #[inline]
     fn record(&self, number: u64) -> &[AtomicU64; 3] {
         &self.records[number as usize & (self.records.len() - 1)]
     }
@@ -123,7 +122,6 @@ impl<W> Recorder<W> {
     }
 
     /// The clock was read, so long after the loop's beginning.
-    #[inline]
     pub(crate) fn read(&self, now: impl FnOnce() -> Duration) {
         if self.ring().is_some() {
             let now = (now().as_nanos() as u64) << TIME;
@@ -131,7 +129,6 @@ impl<W> Recorder<W> {
         }
     }
 
-    #[inline]
     pub(crate) fn put(&self, kind: Kind, id: u64, detail: u64) {
         let Some(ring) = self.ring() else { return };
         if let Kind::Turn | Kind::TurnEnd | Kind::Foreign | Kind::Mail | Kind::Run = kind {
@@ -150,13 +147,11 @@ impl<W> Recorder<W> {
     }
 
     /// Returns the id of a W in the records.
-    #[inline]
     pub(crate) fn number(&self, w: &W) -> u64 {
         self.ring().map_or(NOTHING, |_| (self.name)(w))
     }
 
     /// The cause of the wakes and spawns that come now.
-    #[inline]
     pub(crate) fn by(&self) -> u64 {
         self.by.get()
     }

@@ -135,7 +135,6 @@ struct Level<K> {
 }
 
 /// The level for an entry at `tick`: the one that has the highest bit in which `tick` and `elapsed` differ.
-#[inline]
 fn level_of(elapsed: Tick, tick: Tick) -> usize {
     let differing = elapsed.get() ^ tick.get();
     // If they are equal, it is level 0.
@@ -143,7 +142,6 @@ fn level_of(elapsed: Tick, tick: Tick) -> usize {
 }
 
 /// The slot for an entry at `tick` on `level`.
-#[inline]
 fn slot_of(level: usize, tick: Tick) -> usize {
     (tick.get() >> (level as u32 * BITS)) as usize % SLOTS
 }
@@ -242,7 +240,6 @@ impl<K: Copy> Wheel<K> {
     /// wheel.place(Tick::MAX, 'a');
     /// assert_eq!(wheel.next(), Some(Tick::MAX));
     /// ```
-    #[inline]
     pub fn place(&mut self, when: Tick, key: K) {
         let tick = when.max(self.elapsed);
         let level = level_of(self.elapsed, tick);
@@ -305,7 +302,6 @@ impl<K: Copy> Wheel<K> {
     /// wheel.place(Tick::new(4097), 'a');
     /// assert_eq!(wheel.next(), Some(Tick::new(4097))); // not 4096, where a slot begins
     /// ```
-    #[inline]
     pub fn next(&self) -> Option<Tick> {
         (self.len > 0).then_some(self.earliest)
     }

@@ -129,7 +129,6 @@ impl<V> Timers<V> {
     /// let key = timers.insert(Tick::new(5), 'a');
     /// assert_eq!(timers.when(key), Some(Tick::new(5)));
     /// ```
-    #[inline]
     pub fn insert(&mut self, when: Tick, value: V) -> TimerKey {
         self.generation = self.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
         let key = TimerKey {
@@ -157,7 +156,6 @@ impl<V> Timers<V> {
     /// assert!(timers.move_to(key, Tick::new(9)));
     /// assert_eq!(timers.when(key), Some(Tick::new(9)));
     /// ```
-    #[inline]
     pub fn move_to(&mut self, key: TimerKey, when: Tick) -> bool {
         match self.timer_mut(key) {
             Some(timer) if when >= timer.when => timer.when = when,
@@ -238,7 +236,6 @@ impl<V> Timers<V> {
     /// timers.move_to(key, Tick::new(9));
     /// assert_eq!(timers.next(), Some(Tick::new(5)));
     /// ```
-    #[inline]
     pub fn next(&self) -> Option<Tick> {
         self.wheel.next()
     }
@@ -335,20 +332,17 @@ impl<V> Timers<V> {
     }
 
     /// The timer that `key` names, unless it is gone.
-    #[inline]
     fn timer(&self, key: TimerKey) -> Option<&Timer<V>> {
         let timer = self.slab.get(key.index as usize)?;
         (timer.generation == key.generation).then_some(timer)
     }
 
-    #[inline]
     fn timer_mut(&mut self, key: TimerKey) -> Option<&mut Timer<V>> {
         let timer = self.slab.get_mut(key.index as usize)?;
         (timer.generation == key.generation).then_some(timer)
     }
 
     /// Places an entry for the timer at `index`, and returns the entry's number.
-    #[inline]
     fn place_entry(&mut self, when: Tick, index: u32) -> u32 {
         let number = self.placed.wrapping_add(1);
         self.placed = number;

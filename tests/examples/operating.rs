@@ -5,11 +5,13 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::process::{PATIENCE, Server, binary, run};
+use crate::support::stall::{moment, stall};
 use crate::watchdog::watchdog;
 
 const MODES: [&str; 3] = ["async", "reactor", "protocol"];
@@ -287,6 +289,46 @@ fn a_connection_that_never_sends_is_closed_by_the_idle_timeout_in_every_mode() {
         assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "{mode}");
         assert!(start.elapsed() >= Duration::from_millis(100), "{mode}");
     }
+}
+
+/// The process is stopped for longer than the idle timeout, as a paused machine is, while each client waits for an
+/// echo.
+fn pause_beside_busy_clients(mode: &str) {
+    let server = start(mode, &["--idle-timeout", "1s"]);
+    let is_over = AtomicBool::new(false);
+    let echoes = |mut client: TcpStream| {
+        while !is_over.load(Ordering::Relaxed) {
+            client.write_all(&[7; 2000])?;
+            client.read_exact(&mut [0; 2000])?;
+        }
+        Ok::<(), std::io::Error>(())
+    };
+    thread::scope(|threads| {
+        let clients: Vec<_> = (0..32)
+            .map(|_| server.connect())
+            .map(|client| threads.spawn(|| echoes(client)))
+            .collect();
+        for _ in 0..3 {
+            // A moment of the echo, and then the pause itself.
+            moment();
+            server.signal("-STOP");
+            stall(Duration::from_millis(1200));
+            server.signal("-CONT");
+        }
+        is_over.store(true, Ordering::Relaxed);
+        for client in clients {
+            let ended = client.join().unwrap();
+            assert!(ended.is_ok(), "{mode}: {ended:?}");
+        }
+    });
+}
+
+#[test]
+fn a_pause_of_the_process_closes_no_busy_client_in_any_mode() {
+    thread::scope(|threads| {
+        let modes = MODES.map(|mode| threads.spawn(move || pause_beside_busy_clients(mode)));
+        modes.into_iter().for_each(|mode| mode.join().unwrap());
+    });
 }
 
 #[test]

@@ -219,11 +219,6 @@ impl Drop for Pipe {
     }
 }
 
-/// Whether the next read is a splice, after one that brought so many bytes.
-fn floods(flooded: bool, bytes: usize) -> bool {
-    bytes >= if flooded { LITTLE } else { MUCH }
-}
-
 impl Conduit {
     pub(super) fn is_empty(&self) -> bool {
         self.held.is_empty() && self.piped == 0
@@ -238,16 +233,22 @@ impl Conduit {
             self.piped = self.splice_from(fd)?;
             if self.piped > 0 {
                 context::charge(self.piped);
-                self.floods = floods(true, self.piped);
+                self.note_flood(self.piped);
                 return Ok(());
             }
         }
+        self.floods = false;
         let read = self.fill(|room| fd.read(room));
         match self.held.len() {
             0 => self.pipe = None,
-            bytes => self.floods = floods(false, bytes),
+            bytes => self.note_flood(bytes),
         }
         read
+    }
+
+    /// A read brought so many bytes.
+    fn note_flood(&mut self, bytes: usize) {
+        self.floods = bytes >= if self.floods { LITTLE } else { MUCH };
     }
 
     /// Zero if nothing can be spliced, also without a descriptor to spare: then a buffer is used.
@@ -387,7 +388,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_spliced_and_messages_are_not() {
-        let mut flooded = false;
+        let mut conduit = Conduit::default();
         for (bytes, then) in [
             (64, false),
             (MUCH - 1, false),
@@ -396,8 +397,8 @@ mod tests {
             (LITTLE - 1, false),
             (1 << 20, true),
         ] {
-            flooded = floods(flooded, bytes);
-            assert_eq!(flooded, then, "{bytes} bytes");
+            conduit.note_flood(bytes);
+            assert_eq!(conduit.floods, then, "{bytes} bytes");
         }
     }
 

@@ -16,6 +16,7 @@ use socket2::SockRef;
 
 use super::{Failure, Fd, Name, Needs};
 use crate::reactor::{Direction, Refusal};
+use crate::runtime::panics::catch;
 use crate::runtime::waiters::{self, Ticket};
 use crate::runtime::{blocking, context, wake_quietly};
 use crate::sys;
@@ -94,8 +95,11 @@ impl Fd {
         // never run a turn of this runtime.
         self.desc
             .parked(|_, &parked| wakers.extend(parked.take_waker()));
-        if let Err(error) = self.desc.close(source) {
-            log::debug!("can't deregister a descriptor: {error}");
+        // If a selector of the user's panics, what waits is woken and the socket is closed all the same.
+        match catch(|| self.desc.close(source)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => log::debug!("can't deregister a descriptor: {error}"),
+            Err(_) => log::error!("a selector panicked when a descriptor was closed"),
         }
         debug_assert!(self.is_closed(), "what parks now is never woken");
         wakers.into_iter().for_each(wake_quietly);
@@ -188,11 +192,9 @@ impl Fd {
 impl Drop for Fd {
     #[inline]
     fn drop(&mut self) {
-        // The last handle goes, so no operation waits here. While the runtime lives, the registry
-        // has a handle too. After the runtime's end the `PollDesc` has the flag CLOSED, but the file
-        // descriptor is still open, and the registry has no handle.
-        let last = if self.is_closed() { 1 } else { 2 };
-        if self.desc.handles() <= last && self.socket().owned.raw() >= 0 {
+        // The last handle goes, so no operation waits here. After the runtime's end the `PollDesc` has the
+        // flag CLOSED, but the file descriptor is still open.
+        if self.desc.is_last() && self.socket().owned.raw() >= 0 {
             self.shut();
         }
     }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use netpoller::{Bound, ConnHandle, Limits, Server, time};
 use socket2::SockRef;
 
+use crate::support::bytes::read_all;
 use crate::support::running::PassesAll;
 use crate::support::scripted_protocol::{
     MILLISECOND, SECOND, Script, dial, serving, serving_in_real_time, until,
@@ -325,4 +326,36 @@ fn a_shared_piece_counts_until_its_last_byte_has_gone() {
             }
         },
     );
+}
+
+#[test]
+fn a_connection_is_full_from_the_high_water_mark_until_the_low_one() {
+    const ANSWER: usize = 8 << 20;
+    let script = Script {
+        data: |conn, bytes| {
+            assert!(!conn.is_full());
+            conn.write(&vec![7; ANSWER])?;
+            conn.set_timer(Some(time::now()));
+            Ok(bytes.len())
+        },
+        timer: |conn| {
+            assert!(conn.is_full());
+            Ok(())
+        },
+        drained: |conn| {
+            assert!(!conn.is_full());
+            Ok(())
+        },
+        ..Script::new()
+    };
+
+    serving(script.server(), async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(b"?").await.unwrap();
+        until(|| script.last() == "timer").await;
+        client.close_write().unwrap();
+        assert_eq!(read_all(&client).await.unwrap().len(), ANSWER);
+    });
+    let said = script.said();
+    assert_eq!(said[2..], ["timer", "drained", "end", "closed"]);
 }

@@ -176,6 +176,24 @@ mod invariant_2 {
     }
 }
 
+#[cfg(not(mio_unsupported_force_poll_poll))]
+#[test]
+fn a_reactor_nests_in_another_by_its_descriptor() {
+    use std::os::fd::{AsFd, AsRawFd};
+    let _watchdog = watchdog();
+    let (outer, inner) = (Reactor::new().unwrap(), Reactor::new().unwrap());
+    let number = inner.as_fd().as_raw_fd();
+    let mut nested = mio::unix::SourceFd(&number);
+    let whole = outer.open(&mut nested).unwrap();
+    let (_source, descriptor, mut peer) = open(&inner);
+    assert_eq!(descriptor.park(Direction::Read, 7), Park::Parked);
+    assert_eq!(whole.park(Direction::Read, 1), Park::Parked);
+    peer.write_all(b"!").unwrap();
+    assert_eq!(turn(&outer), [1]);
+    assert_eq!(turn(&inner), [7]);
+    outer.close(whole, &mut nested).unwrap();
+}
+
 #[test]
 fn evicting_hands_back_all_waiters_with_the_next_turn_which_does_not_block() {
     let _watchdog = watchdog();

@@ -2,8 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, pending, poll_fn};
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Wake, Waker};
@@ -15,7 +16,8 @@ use netpoller::{
     CancelToken, JoinHandle, Runtime, UnixStream, spawn, spawn_blocking, time, yield_now,
 };
 
-use crate::support::hooked::hooked;
+use crate::support::hooked::{Hook, hooked, hooked_by};
+use crate::support::wakers::Counter;
 use crate::support::watchdog::watchdog;
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
@@ -303,6 +305,47 @@ fn a_selector_that_panics_loses_no_waiter() {
     assert!(catch_unwind(AssertUnwindSafe(|| runtime.turn(NOW))).is_err());
     runtime.turn(NOW).unwrap();
     assert!(task.is_finished(), "it waits for ever");
+}
+
+#[test]
+fn a_selector_that_panics_at_a_close_leaves_nothing_waiting_and_no_descriptor_open() {
+    struct PanicsAtClose;
+    impl Hook for PanicsAtClose {
+        fn closes(&mut self) {
+            panic!("a selector panics on purpose");
+        }
+    }
+    let _watchdog = watchdog();
+    let runtime = Runtime::builder().selector(hooked_by(PanicsAtClose));
+    runtime.build().unwrap().block_on(async {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let ours = UnixStream::from_std(ours).unwrap();
+        let (read, hung_up) = (Arc::new(Counter::default()), Arc::new(Counter::default()));
+        let mut byte = [0];
+        let mut reading = pin!(ours.read(&mut byte));
+        let mut hanging_up = pin!(ours.hung_up());
+        let waker = Waker::from(read.clone());
+        assert!(
+            reading
+                .as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+        let waker = Waker::from(hung_up.clone());
+        assert!(
+            hanging_up
+                .as_mut()
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+        ours.close().unwrap();
+        assert_eq!((read.count(), hung_up.count()), (1, 1));
+        assert_eq!(
+            (&theirs).read(&mut [0]).unwrap(),
+            0,
+            "the descriptor is closed"
+        );
+    });
 }
 
 #[test]

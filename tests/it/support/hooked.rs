@@ -25,6 +25,9 @@ pub trait Hook {
         Ok(())
     }
 
+    /// A source is about to be closed.
+    fn closes(&mut self) {}
+
     fn breaker(&self, system: Arc<dyn Break>) -> Arc<dyn Break> {
         system
     }
@@ -82,6 +85,7 @@ impl<H: Hook> Selector for Hooked<H> {
     }
 
     fn close(&mut self, source: &mut dyn Source) -> io::Result<()> {
+        self.hook.closes();
         self.inner.close(source)
     }
 
