@@ -177,6 +177,20 @@ impl CancelToken {
     }
 
     /// A child that ends when `limit` has passed, counted from a fresh reading of the clock.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::{CancelError, CancelToken};
+    /// use std::time::Duration;
+    /// let runtime = netpoller::Runtime::builder().virtual_clock().build()?;
+    /// runtime.block_on(async {
+    ///     let step = CancelToken::new().with_timeout(Duration::from_secs(5));
+    ///     step.canceled().await;
+    ///     assert_eq!(step.err(), Some(CancelError::DeadlineExceeded));
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     #[doc(alias = "WithTimeout")]
     pub fn with_timeout(&self, limit: Duration) -> Self {
@@ -209,6 +223,14 @@ impl CancelToken {
 
     /// Ends the scope and all below it, and wakes what waits for that. A scope that has ended already,
     /// also by its deadline, is not changed.
+    ///
+    /// ```
+    /// use netpoller::{CancelError, CancelToken};
+    /// let request = CancelToken::new();
+    /// let step = request.child();
+    /// request.cancel();
+    /// assert_eq!(step.err(), Some(CancelError::Canceled));
+    /// ```
     pub fn cancel(&self) {
         if self.err().is_some() {
             return;

@@ -120,7 +120,24 @@ pub use runtime::{
     Builder, Dump, Handle, Histogram, JoinError, JoinHandle, LoopStats, Runtime, Stats,
     Stats as RuntimeStats, spawn, spawn_blocking, spawn_named, yield_now,
 };
-/// What a [`Dump`] consists of.
+/// What a [`Dump`] consists of: entries, which are names with values.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use netpoller::Runtime;
+/// use netpoller::dump::{Entry, Value};
+///
+/// let runtime = Runtime::new()?;
+/// runtime.spawn(std::future::pending::<()>());
+/// let dump = runtime.dump();
+/// let machine: &Entry = &dump.machines[0];
+/// assert_eq!(machine.get("kind"), Some(&Value::Text("task".into())));
+/// for (name, value) in &machine.0 {
+///     println!("{name}: {value}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub mod dump {
     pub use crate::runtime::{Dump, Entry, Value};
 }

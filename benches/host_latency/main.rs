@@ -2,6 +2,8 @@
 //! descriptor in the host's own poll(2), or from `Runtime::notify_host`. A client on another
 //! thread writes a byte, waits for the echo, and rests for 200 us, so that the host sleeps each time.
 //!
+//! And how late the frames of a host begin that waits for them in [`Runtime::turn`].
+//!
 //! ```text
 //! cargo run --release -p netpoller-benches --example host_latency
 //! ```
@@ -19,6 +21,8 @@ use netpoller::{JoinHandle, Runtime};
 const ROUNDS: usize = 10_000;
 const REST: Duration = Duration::from_micros(200);
 const NOW: Option<Duration> = Some(Duration::ZERO);
+const FRAMES: u32 = 600;
+const FRAME: Duration = Duration::from_micros(16_667);
 
 /// When the client wrote, in nanoseconds; zero once the host has seen it.
 #[derive(Clone)]
@@ -98,15 +102,33 @@ fn by_call() -> io::Result<Vec<Duration>> {
     Ok(seen)
 }
 
+/// How late frames begin, if turns wait until so long before a frame, and do not wait from there on.
+fn frames(before: Duration) -> io::Result<Vec<Duration>> {
+    let runtime = Runtime::new()?;
+    let start = Instant::now();
+    let mut late = Vec::new();
+    for frame in 1..=FRAMES {
+        let begins = start + frame * FRAME;
+        while Instant::now() < begins {
+            let left = begins.saturating_duration_since(Instant::now());
+            runtime.turn(Some(left.saturating_sub(before)))?;
+        }
+        late.push(begins.elapsed());
+    }
+    Ok(late)
+}
+
 fn main() -> io::Result<()> {
     for (by, mut seen) in [
         ("descriptor", by_descriptor()?),
         ("notify_host", by_call()?),
+        ("frame: turn", frames(Duration::ZERO)?),
+        ("frame: 2 ms", frames(Duration::from_millis(2))?),
     ] {
         seen.sort_unstable();
         let at = |share: f64| seen[(seen.len() as f64 * share) as usize];
         println!(
-            "{by:<12} {:>6} wakes, median {:.1?}, p99 {:.1?}",
+            "{by:<12} {:>6} times, median {:.1?}, p99 {:.1?}",
             seen.len(),
             at(0.5),
             at(0.99)

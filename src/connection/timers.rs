@@ -203,10 +203,10 @@ impl Conn {
         }
     }
 
-    /// When traffic no longer keeps a drained connection open.
+    /// When traffic no longer keeps a drained connection open. Zero if it does not keep it at all.
     fn grace_at(&self) -> u64 {
         if self.drains() != Some(Drain::WhenQuiet) {
-            return NEVER;
+            return 0;
         }
         let last = self.heard_at.max(self.peek(|extra| extra.sent_at));
         last.saturating_add(self.settings().drain_grace)
@@ -229,7 +229,7 @@ impl Conn {
     /// grace. The answer counts when all that is ready has been read and written.
     pub(super) fn in_flight(&self) -> bool {
         let holds = self.is_full() || self.queued() > 0 || self.unused() > 0;
-        let had_traffic = self.drains() == Some(Drain::WhenQuiet) && self.grace_at() > self.now();
+        let had_traffic = self.grace_at() > self.now();
         holds || self.is_busy() || self.state().closes() || had_traffic
     }
 

@@ -292,6 +292,8 @@ impl<K: Kind> Listener<K> {
 /// when a socket of this thread is closed. One warning is logged when accepting pauses, with the
 /// reason, and one when it goes on; at debug each accepted connection has a line with its peer.
 ///
+/// It is not `Send`, because its listener is not.
+///
 /// ```
 /// # fn main() -> std::io::Result<()> {
 /// # netpoller::Runtime::new()?.block_on(async {
@@ -402,6 +404,8 @@ struct ServeCounts {
 }
 
 /// The counters of a [`Serve`], which has an example: what it has done, and what it serves now.
+///
+/// They are not `Send`, because they share their memory with the tasks of that thread without a lock.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {

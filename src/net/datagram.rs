@@ -120,6 +120,19 @@ impl<K> Datagram<K> {
     /// Sends a message to the peer; waits while the system has no room for it. All of it goes, or
     /// nothing.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::UdpSocket;
+    /// let server = UdpSocket::bind("127.0.0.1:0").await?;
+    /// let client = UdpSocket::bind("127.0.0.1:0").await?;
+    /// client.connect(server.local_addr()?).await?;
+    /// assert_eq!(client.send(b"ping").await?, 4);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The system's, if the socket is not connected or the message too long; a timeout once the

@@ -128,6 +128,18 @@ impl Dialer {
     /// The longest that a dial may take, looking up the name included. Zero or `None`: as long as
     /// the system takes, which is the default. With a [deadline](Dialer::deadline) too, the earlier
     /// counts.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::{Dialer, NetError};
+    /// use std::time::Duration;
+    /// netpoller::Runtime::new()?.block_on(async {
+    ///     let dialer = Dialer::new().timeout(Duration::from_nanos(1));
+    ///     assert!(dialer.dial("127.0.0.1:1").await.unwrap_err().is_timeout());
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.timeout = limit.into().filter(|limit| !limit.is_zero());
         self

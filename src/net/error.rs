@@ -304,6 +304,20 @@ impl From<OpError> for io::Error {
 /// ```
 pub trait NetError {
     /// A deadline or limit passed, or it is `WouldBlock`.
+    ///
+    /// ```
+    /// use netpoller::{NetError, TcpStream, time};
+    /// use std::time::Duration;
+    ///
+    /// /// What comes within a second, if anything does.
+    /// async fn read_soon(stream: &TcpStream, buffer: &mut [u8]) -> std::io::Result<Option<usize>> {
+    ///     stream.set_read_deadline(Some(time::now() + Duration::from_secs(1)))?;
+    ///     match stream.read(buffer).await {
+    ///         Err(error) if error.is_timeout() => Ok(None),
+    ///         read => read.map(Some),
+    ///     }
+    /// }
+    /// ```
     fn is_timeout(&self) -> bool;
     /// Trying again may help, as after a timeout or a shortage.
     fn is_temporary(&self) -> bool;

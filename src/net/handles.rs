@@ -100,6 +100,20 @@ macro_rules! carriers {
             /// Sets both deadlines: see
             #[doc = concat!("[`set_read_deadline`](", stringify!($Handle), "::set_read_deadline).")]
             ///
+            /// ```
+            /// # fn main() -> std::io::Result<()> {
+            /// # netpoller::Runtime::new()?.block_on(async {
+            /// use netpoller::{NetError, UnixStream, time};
+            /// let (ours, _theirs) = UnixStream::pair()?;
+            /// ours.set_deadline(Some(time::now()))?;
+            /// assert!(ours.write(b"late").await.unwrap_err().is_timeout());
+            /// ours.set_deadline(None)?;
+            /// assert_eq!(ours.write(b"again").await?, 5);
+            /// # Ok(())
+            /// # })
+            /// # }
+            /// ```
+            ///
             /// # Errors
             ///
             /// Closed.
@@ -261,6 +275,16 @@ macro_rules! sockets {
     ($($Handle:ident)*) => { $(
         impl<K: Kind> $Handle<K> {
             /// Our end's address, with the real port.
+            ///
+            /// ```
+            /// # fn main() -> std::io::Result<()> {
+            /// # netpoller::Runtime::new()?.block_on(async {
+            /// let socket = netpoller::UdpSocket::bind("127.0.0.1:0").await?;
+            /// assert_ne!(socket.local_addr()?.port(), 0);
+            /// # Ok(())
+            /// # })
+            /// # }
+            /// ```
             ///
             /// # Errors
             ///

@@ -280,6 +280,16 @@ impl<K: Kind> Listener<K> {
 
     /// The address that it listens on, with the real port.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let listener = netpoller::TcpListener::bind("127.0.0.1:0").await?;
+    /// assert_ne!(listener.local_addr()?.port(), 0);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The system's.
@@ -291,6 +301,19 @@ impl<K: Kind> Listener<K> {
 impl<K> Listener<K> {
     /// When accepting fails with a timeout; `None` for never. See
     /// [`Stream::set_read_deadline`].
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{NetError, TcpListener, time};
+    /// use std::time::Duration;
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// listener.set_deadline(Some(time::now() + Duration::from_millis(10)))?;
+    /// assert!(listener.accept().await.unwrap_err().is_timeout());
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -74,9 +74,8 @@ pub(crate) const NEVER: Tick = Tick::MAX;
 
 /// One registered source: two parking slots, two deadlines, a closing flag. Go's `pollDesc`.
 ///
-/// Reached through a [`Descriptor`].
-///
-/// [`Descriptor`] has an example.
+/// Reached through a [`Descriptor`], which has an example. It is not `Send`, because the loop of its
+/// reactor's thread changes it without a lock.
 pub struct PollDesc<W, T = ()> {
     // The fields are `Cell`s, because the registry and the handles share them.
     /// The runtime's part: a socket's locks, waiters and addresses. Nothing on a bare reactor.

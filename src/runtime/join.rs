@@ -226,6 +226,18 @@ impl<T> JoinHandle<T> {
 
     /// Whether the task has ended, one way or another. Then polling the handle does not wait,
     /// though it may yield.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// let runtime = netpoller::Runtime::new()?;
+    /// let task = runtime.spawn(async {});
+    /// assert!(!task.is_finished());
+    /// while !task.is_finished() {
+    ///     runtime.turn(None)?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn is_finished(&self) -> bool {
         !lock(&self.result.0).is_open
     }

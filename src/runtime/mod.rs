@@ -117,6 +117,16 @@ impl Runtime {
     }
 
     /// A runtime with other settings.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::{Runtime, time};
+    /// use std::time::Duration;
+    /// let runtime = Runtime::builder().virtual_clock().build()?;
+    /// runtime.block_on(async { time::sleep(Duration::from_secs(3600)).await }); // takes no time
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn builder() -> Builder {
         Builder {
             spin: Duration::ZERO,
@@ -404,6 +414,8 @@ impl fmt::Debug for Runtime {
 
 /// Settings of a [`Runtime`]: see [`Runtime::builder`].
 ///
+/// It is not `Send`, because the selector and the clock that it may be given need not be.
+///
 /// ```
 /// # fn main() -> std::io::Result<()> {
 /// use std::time::Duration;
@@ -533,6 +545,16 @@ impl Builder {
     }
 
     /// Builds it.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// let builder = netpoller::Runtime::builder().blocking_threads(1);
+    /// let runtime = builder.build()?; // the thread that calls this drives it
+    /// let sum = runtime.block_on(async { netpoller::spawn_blocking(|| 1 + 2).await });
+    /// assert_eq!(sum.unwrap(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -121,7 +121,7 @@ macro_rules! figures {
         }
 
         /// What a loop has done since it was made, how long that took, and what lives on it: see
-        /// [`Handle::stats`](crate::Handle::stats).
+        /// [`Handle::stats`](crate::Handle::stats), which has an example.
         ///
         /// Histograms of times are in nanoseconds of the loop's clock. They are filled with the
         /// feature `observe` alone, and empty without it.

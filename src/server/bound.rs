@@ -309,6 +309,25 @@ impl ServerHandle {
     ///
     /// Returns at once; [`Bound::run`] returns when it is done. A second drain with a shorter limit
     /// wins, one with a longer limit changes nothing, and [`stop`](ServerHandle::stop) ends it.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # use netpoller::{Conn, Protocol, Server};
+    /// # use std::time::Duration;
+    /// # struct Discard;
+    /// # impl Protocol for Discard {
+    /// #     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> std::io::Result<usize> {
+    /// #         Ok(bytes.len())
+    /// #     }
+    /// # }
+    /// let bound = Server::new(|_peer| Discard).bind("127.0.0.1:0")?;
+    /// let handle = bound.handle();
+    /// let serving = std::thread::spawn(move || bound.run());
+    /// handle.drain(Duration::from_secs(10));
+    /// serving.join().unwrap()?; // once nothing is in flight
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias = "shutdown")]
     pub fn drain(&self, limit: Duration) {
         self.common.end(Some(limit));
@@ -450,6 +469,15 @@ impl ServerHandle {
     }
 
     /// The server's counters so far.
+    ///
+    /// ```
+    /// use netpoller::ServerHandle;
+    ///
+    /// fn show(server: &ServerHandle) {
+    ///     let stats = server.stats();
+    ///     println!("{} served, {} of them now", stats.accepted(), stats.live());
+    /// }
+    /// ```
     pub fn stats(&self) -> Stats {
         self.common.stats()
     }

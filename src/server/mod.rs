@@ -538,7 +538,7 @@ impl<F> Server<F> {
 
     /// Ends each connection in good order once it is older than `age`, so that clients spread over
     /// new servers: as in a drain, [`Protocol::draining`] is called once, and the connection closes
-    /// when it is not in flight. `None`, the default, is no limit.
+    /// when it is not in flight. `None`, the default, and zero are no limit.
     ///
     /// Connections that were opened together end apart: each up to `jitter` later.
     ///
@@ -579,7 +579,8 @@ impl<F> Server<F> {
         age: impl Into<Option<Duration>>,
         jitter: Duration,
     ) -> Self {
-        self.connections.max_age = age.into().map(|age| (ticks(age), ticks(jitter)));
+        let age = age.into().filter(|age| !age.is_zero());
+        self.connections.max_age = age.map(|age| (ticks(age), ticks(jitter)));
         self
     }
 

@@ -2,7 +2,26 @@
 //!
 //! It needs the feature `trace`, and a ring: [`Builder::trace`](crate::Builder::trace), or for a bare
 //! reactor [`Reactor::with_trace`](crate::Reactor::with_trace).
-//! [`Handle::trace_last`](crate::Handle::trace_last) reads it, and has an example.
+//! [`Handle::trace_last`](crate::Handle::trace_last) reads it.
+//!
+//! ```
+//! # #[cfg(feature = "trace")]
+//! # fn main() -> std::io::Result<()> {
+//! use netpoller::trace::Kind;
+//! use netpoller::{Runtime, spawn_named};
+//! use std::time::Duration;
+//!
+//! let runtime = Runtime::builder().trace(64 << 10).build()?;
+//! runtime.block_on(async { spawn_named("job", async {}).await.unwrap() });
+//!
+//! let trace = runtime.handle().trace_last(Duration::from_secs(1)).unwrap();
+//! let mut kinds = trace.records.iter().map(|record| record.kind);
+//! assert!(kinds.any(|kind| kind == Kind::Spawn) && kinds.any(|kind| kind == Kind::Done));
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "trace"))]
+//! # fn main() {}
+//! ```
 //!
 //! # Time
 //!

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-use netpoller::{Dialer, KeepAlive, TcpListener, UdpSocket, UnixDatagram, UnixStream};
+use netpoller::{Dialer, KeepAlive, NetError, TcpListener, UdpSocket, UnixDatagram, UnixStream};
 use socket2::SockRef;
 
 use crate::support::loopback::pair;
@@ -53,19 +53,20 @@ fn keep_alive_is_set_on_the_socket() {
         let (_server, client) = pair().await;
         client.set_keepalive(None).unwrap();
         assert_eq!(client.keepalive().unwrap(), None);
-        let ours = KeepAlive {
-            idle: Duration::from_secs(7),
-            interval: Duration::from_secs(3),
-            count: 4,
-        };
+        let ours = KeepAlive::new()
+            .with_idle(Duration::from_secs(7))
+            .with_interval(Duration::from_secs(3))
+            .with_count(4);
         client.set_keepalive(Some(ours)).unwrap();
         assert_eq!(client.keepalive().unwrap(), Some(ours));
         let system = client.with_fd(|fd| {
             let socket = SockRef::from(&fd);
             let on = socket.keepalive().unwrap();
-            (on, socket.tcp_keepalive_time().unwrap())
+            let interval = socket.tcp_keepalive_interval().unwrap().as_secs();
+            let count = socket.tcp_keepalive_retries().unwrap();
+            (on, socket.tcp_keepalive_time().unwrap(), interval, count)
         });
-        assert_eq!(system.unwrap(), (true, ours.idle));
+        assert_eq!(system.unwrap(), (true, ours.idle, 3, 4));
     });
 }
 
@@ -197,6 +198,24 @@ fn udp_options_are_set_on_the_socket() {
         let not_a_group = "127.0.0.1".parse().unwrap();
         let error = udp.join_multicast(not_a_group, 0).unwrap_err();
         assert!(error.to_string().starts_with("set udp 127.0.0.1:"));
+    });
+}
+
+#[test]
+fn a_group_is_left_once_after_it_was_joined() {
+    run(async {
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let group = "224.0.0.251".parse().unwrap();
+        udp.leave_multicast(group, 0).unwrap_err();
+        match udp.join_multicast(group, 0) {
+            Ok(()) => udp.leave_multicast(group, 0).unwrap(),
+            // A machine without a route for groups.
+            Err(error) => {
+                let number = error.op_error().unwrap().raw_os_error();
+                assert_eq!(number, Some(libc::ENODEV), "{error}");
+            }
+        }
+        udp.leave_multicast(group, 0).unwrap_err();
     });
 }
 

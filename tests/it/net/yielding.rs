@@ -8,9 +8,11 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_lite::io::Cursor;
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
-use netpoller::{UdpSocket, UnixStream, time};
+use netpoller::{UdpSocket, UnixStream, net, time};
 
+use crate::support::bytes::noise;
 use crate::support::run::run;
 
 /// Is ready whenever it is asked, until the budget is used up.
@@ -93,6 +95,20 @@ fn an_operation_that_is_ready_or_refused_proceeds() {
             theirs.hung_up().await.unwrap();
         })
         .await;
+    });
+}
+
+#[test]
+fn a_copy_between_two_ends_in_memory_proceeds_without_budget() {
+    run(async {
+        let sent = noise(256 << 10);
+        let mut arrived = Cursor::new(Vec::new());
+        beside_always_ready(async {
+            let copied = net::copy(&mut &sent[..], &mut arrived).await;
+            assert_eq!(copied.unwrap(), sent.len() as u64);
+        })
+        .await;
+        assert!(arrived.into_inner() == sent);
     });
 }
 

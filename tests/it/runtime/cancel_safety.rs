@@ -6,14 +6,22 @@
 )]
 
 use std::future::Future;
+use std::io::Read;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use netpoller::{NetError, Runtime, Stats, TcpListener, TcpStream, spawn, time, yield_now};
+use futures_lite::future::poll_once;
+use netpoller::{
+    CancelError, CancelToken, NetError, Runtime, Stats, TcpListener, TcpStream, spawn, time,
+    yield_now,
+};
 
-use crate::support::loopback::{pair, virtual_runtime};
+use crate::support::loopback::{pair, plain_pair, virtual_runtime};
+use crate::support::run::turns;
 use crate::support::wakers::each;
 use crate::support::watchdog::watchdog;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 fn assert_nothing_is_left(stats: Stats) {
     assert_eq!((stats.tasks, stats.descriptors), (0, 0), "{stats:?}");
@@ -236,6 +244,111 @@ mod invariant_8 {
             assert_eq!(time::now(), start + millis(900));
         });
     }
+}
+
+// ---- futures that are never dropped ----
+
+/// Polls once, as the task that runs, and forgets it: its destructor never runs.
+async fn forget<T>(future: impl Future<Output = T>) {
+    let mut future = Box::pin(future);
+    assert!(poll_once(future.as_mut()).await.is_none());
+    std::mem::forget(future);
+}
+
+#[test]
+fn a_read_that_was_forgotten_keeps_its_turn_and_no_socket_open() {
+    let _watchdog = watchdog();
+    let runtime = virtual_runtime();
+    runtime.block_on(async {
+        let (server, client) = pair().await;
+        forget(server.read(&mut [0; 8])).await;
+        client.write_all(b"!").await.unwrap();
+        // The next reader queues behind it, as behind any that is not polled, up to its deadline.
+        let start = time::now();
+        server.set_read_deadline(Some(start + SECOND)).unwrap();
+        assert!(server.read(&mut [0; 8]).await.unwrap_err().is_timeout());
+        assert_eq!(time::now(), start + SECOND);
+        server.set_read_deadline(None).unwrap();
+        // The other direction works, and a try, which does not queue.
+        server.write_all(b"?").await.unwrap();
+        client.read_exact(&mut [0]).await.unwrap();
+        assert_eq!(server.try_read(&mut [0; 8]).unwrap(), 1);
+        let waiting = server.clone();
+        let queued = spawn(async move { waiting.read(&mut [0; 8]).await });
+        yield_now().await;
+        server.close().unwrap();
+        assert!(queued.await.unwrap().unwrap_err().is_closed());
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    });
+    assert_eq!(runtime.stats().descriptors, 0);
+}
+
+#[test]
+fn an_accept_that_was_forgotten_keeps_no_port_and_no_other_accept_for_ever() {
+    let _watchdog = watchdog();
+    let runtime = virtual_runtime();
+    runtime.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        forget(listener.accept()).await;
+        let start = time::now();
+        listener.set_deadline(Some(start + SECOND)).unwrap();
+        assert!(listener.accept().await.unwrap_err().is_timeout());
+        assert_eq!(time::now(), start + SECOND);
+        listener.close().unwrap();
+        assert!(listener.accept().await.unwrap_err().is_closed());
+        // Its port is free.
+        TcpListener::bind(address).await.unwrap();
+    });
+    assert_eq!(runtime.stats().descriptors, 0);
+}
+
+#[test]
+fn a_sleep_and_a_wait_for_a_scope_that_were_forgotten_hold_up_nothing() {
+    let _watchdog = watchdog();
+    let runtime = virtual_runtime();
+    runtime.block_on(async {
+        let scope = CancelToken::new();
+        let start = time::now();
+        forget(time::sleep(SECOND)).await;
+        forget(scope.canceled()).await;
+        forget(scope.with_timeout(SECOND).run(std::future::pending::<()>())).await;
+        // The timers fire, and others end in time.
+        time::sleep(2 * SECOND).await;
+        assert_eq!(time::now(), start + 2 * SECOND);
+        let running = scope.child();
+        let running = spawn(async move { running.run(std::future::pending::<()>()).await });
+        yield_now().await;
+        scope.cancel();
+        assert_eq!(running.await.unwrap(), Err(CancelError::Canceled));
+    });
+    let stats = runtime.stats();
+    assert_eq!((stats.tasks, stats.timers), (0, 0), "{stats:?}");
+}
+
+#[test]
+fn a_runtime_ends_and_closes_its_sockets_beside_futures_that_were_forgotten() {
+    let _watchdog = watchdog();
+    let runtime = Runtime::new().unwrap();
+    let (ours, mut theirs) = plain_pair(&runtime);
+    let scope = CancelToken::new();
+    let forgotten = scope.clone();
+    let task = runtime.spawn(async move {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        forget(listener.accept()).await;
+        forget(ours.read(&mut [0; 8])).await;
+        forget(time::sleep(SECOND)).await;
+        forget(forgotten.canceled()).await;
+        // It parks beside what it has forgotten.
+        ours.write_all(b"!").await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    turns(&runtime);
+    theirs.read_exact(&mut [0]).unwrap();
+    drop(runtime);
+    assert!(task.is_finished());
+    assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+    scope.cancel();
 }
 
 /// A read of this stream, polled once and found waiting, by the waker of the task that runs.

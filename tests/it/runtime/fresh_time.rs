@@ -2,16 +2,19 @@
 //! in the past has passed; and whatever enters the runtime from outside begins with a fresh
 //! reading.
 
-use std::cell::Cell;
-use std::future::{Future, pending};
-use std::io::{Read, Write};
+use std::cell::{Cell, RefCell};
+use std::future::{Future, pending, poll_fn};
+use std::io::{self, Read, Write};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use netpoller::{CancelToken, NetError, Runtime, time};
+use netpoller::{
+    CancelError, CancelToken, Heartbeat, JoinHandle, NetError, Runtime, TcpListener, UdpSocket,
+    time,
+};
 
 use crate::support::hand_clock::{Hand, by_hand};
 use crate::support::loopback::plain_unix_pair;
@@ -22,7 +25,20 @@ use crate::support::scripted_protocol::Script;
 const NOW: Option<Duration> = Some(Duration::ZERO);
 const STALL: Duration = Duration::from_millis(600);
 const WAIT: Duration = Duration::from_millis(300);
+const HOUR: Duration = Duration::from_secs(3600);
 const TICK: Duration = Duration::from_millis(1);
+
+/// Lets [`WAIT`] pass, and asserts that it ends then and no tick before.
+fn ends_in_time(runtime: &Runtime, hand: &Hand, has_ended: impl Fn() -> bool) {
+    turns(runtime);
+    assert!(!has_ended(), "at once");
+    hand.pass(WAIT - TICK);
+    turns(runtime);
+    assert!(!has_ended(), "early");
+    hand.pass(TICK);
+    turns(runtime);
+    assert!(has_ended(), "late");
+}
 
 /// Runs `waits` behind a task that holds up the loop in the same batch: it must take all of
 /// [`WAIT`], counted from when it began.
@@ -33,14 +49,20 @@ fn takes_its_time_behind_a_stall<F: Future + 'static>(waits: impl FnOnce() -> F 
     let waiting = runtime.spawn(async move {
         waits().await;
     });
-    turns(&runtime);
-    assert!(!waiting.is_finished(), "it began behind the stall");
-    hand.pass(WAIT - TICK);
-    turns(&runtime);
-    assert!(!waiting.is_finished(), "early");
-    hand.pass(TICK);
-    turns(&runtime);
-    assert!(waiting.is_finished(), "late");
+    ends_in_time(&runtime, &hand, || waiting.is_finished());
+}
+
+/// Runs `waits` in the first poll of `block_on`, a stall after the last turn: it must take all of
+/// [`WAIT`], counted from that poll.
+fn takes_its_time_in_block_on<F: Future>(waits: impl FnOnce() -> F) {
+    let (runtime, hand) = by_hand();
+    hand.pass(STALL);
+    let waiting = RefCell::new(Box::pin(async { waits().await }));
+    ends_in_time(&runtime, &hand, || {
+        runtime.block_on(poll_fn(|cx| {
+            Poll::Ready(waiting.borrow_mut().as_mut().poll(cx).is_ready())
+        }))
+    });
 }
 
 #[test]
@@ -49,6 +71,57 @@ fn a_read_deadline_set_behind_a_stall_is_not_early() {
         let (ours, _theirs) = plain_unix_pair();
         ours.set_read_deadline(Some(time::now() + WAIT)).unwrap();
         assert!(ours.read(&mut [0; 8]).await.unwrap_err().is_timeout());
+    });
+}
+
+#[test]
+fn the_deadlines_of_an_accept_and_of_a_datagram_set_behind_a_stall_are_not_early() {
+    takes_its_time_behind_a_stall(|| async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.set_deadline(Some(time::now() + WAIT)).unwrap();
+        assert!(listener.accept().await.unwrap_err().is_timeout());
+    });
+    takes_its_time_behind_a_stall(|| async {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.set_deadline(Some(time::now() + WAIT)).unwrap();
+        assert!(socket.recv(&mut [0; 8]).await.unwrap_err().is_timeout());
+    });
+}
+
+#[test]
+fn a_sleep_a_timeout_and_a_scope_that_begin_in_the_first_poll_of_block_on_are_not_early() {
+    takes_its_time_in_block_on(|| time::sleep(WAIT));
+    takes_its_time_in_block_on(|| time::timeout(WAIT, pending::<()>()));
+    takes_its_time_in_block_on(|| async {
+        CancelToken::new().with_timeout(WAIT).canceled().await;
+    });
+}
+
+#[test]
+fn a_heartbeat_put_off_behind_a_stall_or_in_the_first_poll_of_block_on_is_not_early() {
+    let pings_in_time = |put_off: fn(&Runtime, &Hand, Rc<Heartbeat>)| {
+        let (runtime, hand) = by_hand();
+        let (ours, theirs) = runtime.block_on(async { plain_unix_pair() });
+        theirs.set_nonblocking(true).unwrap();
+        let beat = runtime.block_on(async { Rc::new(Heartbeat::start(&ours, 10 * STALL)) });
+        turns(&runtime);
+        put_off(&runtime, &hand, beat.clone());
+        ends_in_time(&runtime, &hand, || match (&theirs).read(&mut [0; 4]) {
+            Ok(got) => got == 4,
+            Err(error) => {
+                assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                false
+            }
+        });
+    };
+    pings_in_time(|runtime, hand, beat| {
+        let stalls = hand.clone();
+        drop(runtime.spawn(async move { stalls.pass(STALL) }));
+        drop(runtime.spawn(async move { beat.reset(Some(WAIT)) }));
+    });
+    pings_in_time(|runtime, hand, beat| {
+        hand.pass(STALL);
+        runtime.block_on(async { beat.reset(Some(WAIT)) });
     });
 }
 
@@ -170,6 +243,99 @@ fn a_passed_deadline_expires_however_old_the_loops_reading_is() {
         ours.set_deadline(Some(far)).unwrap();
         assert!(ours.try_write(b"late").unwrap_err().is_timeout());
     });
+}
+
+#[test]
+fn a_passed_deadline_of_an_accept_or_of_a_datagram_expires_although_something_waits() {
+    let (runtime, hand) = by_hand();
+    runtime.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let sent = socket.send_to(b"waits", socket.local_addr().unwrap());
+        assert_eq!(sent.await.unwrap(), 5);
+        let soon = time::now() + WAIT;
+        hand.pass(STALL);
+        listener.set_deadline(Some(soon)).unwrap();
+        socket.set_read_deadline(Some(soon)).unwrap();
+        assert!(listener.accept().await.unwrap_err().is_timeout());
+        assert!(socket.recv(&mut [0; 8]).await.unwrap_err().is_timeout());
+        listener.set_deadline(None).unwrap();
+        socket.set_read_deadline(None).unwrap();
+        listener.accept().await.unwrap();
+        assert_eq!(socket.recv(&mut [0; 8]).await.unwrap(), 5);
+    });
+}
+
+/// Polls what `make` makes once in a runtime that is gone afterwards, and spawns it in another, which
+/// has the same clock.
+fn outlives_its_runtime<F: Future + 'static>(
+    make: impl FnOnce() -> F,
+) -> (Runtime, Hand, JoinHandle<F::Output>) {
+    let (first, hand) = by_hand();
+    let read = hand.clone();
+    let second = Runtime::builder().clock(move || read.now());
+    let second = second.build().unwrap();
+    let mut kept = None;
+    first.block_on(async {
+        let made = kept.insert(Box::pin(make()));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(made.as_mut().poll(&mut cx).is_pending());
+    });
+    drop(first);
+    let task = second.spawn(kept.unwrap());
+    (second, hand, task)
+}
+
+#[test]
+fn a_sleep_and_a_timeout_that_began_in_a_runtime_that_is_gone_end_in_time_in_another() {
+    let (second, hand, task) = outlives_its_runtime(|| time::sleep(WAIT));
+    ends_in_time(&second, &hand, || task.is_finished());
+    let (second, hand, task) = outlives_its_runtime(|| time::timeout(WAIT, pending::<()>()));
+    ends_in_time(&second, &hand, || task.is_finished());
+    assert!(second.block_on(task).unwrap().is_err());
+}
+
+#[test]
+fn an_interval_that_began_in_a_runtime_that_is_gone_keeps_its_step_in_another() {
+    let ticks = Rc::new(Cell::new(0));
+    let counted = ticks.clone();
+    let (second, hand, task) = outlives_its_runtime(|| async move {
+        let mut interval = time::interval(WAIT);
+        loop {
+            interval.tick().await;
+            counted.set(counted.get() + 1);
+        }
+    });
+    for past in 1..4 {
+        ends_in_time(&second, &hand, || ticks.get() > past);
+        assert_eq!(ticks.get(), past + 1);
+    }
+    task.abort();
+}
+
+#[test]
+fn a_scope_that_ran_in_a_runtime_that_is_gone_ends_in_time_on_every_thread() {
+    let kept = Rc::new(Cell::new(None));
+    let made = kept.clone();
+    let (second, hand, task) = outlives_its_runtime(|| {
+        let scope = CancelToken::new().with_timeout(HOUR);
+        made.set(Some(scope.clone()));
+        async move { scope.run(pending::<()>()).await }
+    });
+    let scope = kept.take().unwrap();
+    let ended = || {
+        turns(&second);
+        let (here, elsewhere) = (task.is_finished(), scope.clone());
+        let elsewhere = std::thread::spawn(move || elsewhere.child().err());
+        (here, elsewhere.join().unwrap())
+    };
+    assert_eq!(ended(), (false, None));
+    hand.pass(HOUR - TICK);
+    assert_eq!(ended(), (false, None));
+    hand.pass(TICK);
+    assert_eq!(ended(), (true, Some(CancelError::DeadlineExceeded)));
 }
 
 #[test]

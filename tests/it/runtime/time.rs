@@ -68,6 +68,7 @@ fn nine_virtual_seconds_pass_soon_and_exactly() {
     virtual_runtime().block_on(async {
         let start = time::now();
         let mut ticks = time::interval(SECOND);
+        assert_eq!(ticks.period(), SECOND);
         for second in 0..=9 {
             assert_eq!(ticks.tick().await - start, second * SECOND);
             assert_eq!(time::now() - start, second * SECOND);

@@ -106,6 +106,22 @@ fn a_turn_says_more_when_what_ran_last_set_a_deadline_in_the_past() {
 }
 
 #[test]
+fn a_turn_says_more_when_what_ran_last_dropped_its_handle_behind_a_deadline_in_the_past() {
+    let _watchdog = watchdog();
+    let runtime = Runtime::new().unwrap();
+    let (ours, _theirs) = runtime.block_on(async { UnixStream::pair().unwrap() });
+    let reading = ours.clone();
+    let read = runtime.spawn(async move { reading.read(&mut [0; 8]).await.is_err() });
+    turns(&runtime);
+    drop(runtime.spawn(async move {
+        ours.set_deadline(Some(time::now())).unwrap();
+        drop(ours);
+    }));
+    says_more(&runtime);
+    assert!(runtime.block_on(read).unwrap());
+}
+
+#[test]
 fn yield_now_lets_everything_else_that_is_runnable_go_first_in_the_root_and_in_a_task() {
     let all_go_first = || async {
         let ran = Rc::new(Cell::new(0));

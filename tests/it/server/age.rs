@@ -128,16 +128,20 @@ fn traffic_makes_no_connection_younger_and_others_go_on() {
 
 #[test]
 fn without_an_age_a_connection_lives_on() {
-    let server = Server::new(|_| Leaves {
-        busy: false,
-        ended: Rc::default(),
-    });
-    serving(server.max_connection_age(None, JITTER), async |bound| {
-        let client = dial(&bound).await;
-        time::sleep(10_000 * SECOND).await;
-        client.write_all(b"x").await.unwrap();
-        client.read_exact(&mut [0]).await.unwrap();
-    });
+    for none in [None, Some(Duration::ZERO)] {
+        let server = Server::new(|_| Leaves {
+            busy: false,
+            ended: Rc::default(),
+        });
+        serving(server.max_connection_age(none, JITTER), async |bound| {
+            let client = dial(&bound).await;
+            time::sleep(10_000 * SECOND).await;
+            client.write_all(b"x").await.unwrap();
+            let mut answer = [0];
+            client.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"x", "no good-bye");
+        });
+    }
 }
 
 #[test]
