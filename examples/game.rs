@@ -87,11 +87,15 @@ fn main() -> ExitCode {
         let mut longest = Duration::ZERO;
         let beside = play(flags.seconds, |number, end| {
             work();
-            world.advance(flags.patience);
+            world.advance();
             world.send_state(number, &runtime, &socket);
             // The network gets its part, but no more time than the frame has left.
             let start = Instant::now();
-            runtime.turn_for(NETWORK.min(end.saturating_duration_since(start)))?;
+            let turn = runtime.turn_for(NETWORK.min(end.saturating_duration_since(start)))?;
+            // All that had come before `start` has been heard, also if the process was paused.
+            if !turn.more {
+                world.drop_silent(start, flags.patience);
+            }
             longest = longest.max(start.elapsed());
             Ok(())
         })?;
@@ -203,13 +207,20 @@ impl World {
         }
     }
 
-    /// Moves all players. Drops those over UDP that are silent. Over TCP the idle timeout does that.
-    fn advance(&self, patience: Duration) {
-        self.players.borrow_mut().retain(|name, player| {
+    /// Moves all players.
+    fn advance(&self) {
+        for player in self.players.borrow_mut().values_mut() {
             for (place, steps) in player.place.iter_mut().zip(player.steps) {
                 *place = place.wrapping_add_signed(i16::from(steps));
             }
-            let is_silent = matches!(name, Name::Udp(_)) && player.heard.elapsed() > patience;
+        }
+    }
+
+    /// Drops the players over UDP that were silent at this time. Over TCP the idle timeout does that.
+    fn drop_silent(&self, at: Instant, patience: Duration) {
+        self.players.borrow_mut().retain(|name, player| {
+            let silence = at.saturating_duration_since(player.heard);
+            let is_silent = matches!(name, Name::Udp(_)) && silence > patience;
             self.dropped.set(self.dropped.get() + u64::from(is_silent));
             !is_silent
         });

@@ -7,16 +7,19 @@ use std::time::{Duration, Instant};
 
 use crate::wheel::Tick;
 
-/// A tick is a millisecond: epoll's resolution. This is added before the division, to round up.
+/// A tick is a millisecond: epoll's resolution.
+const TICK: Duration = Duration::from_millis(1);
+
+/// This is added before the division, to round up.
 const ALMOST_A_TICK: Duration = Duration::from_nanos(999_999);
 
 /// The latest tick that a deadline can have. [`Tick::MAX`] means "none".
 const LATEST: u64 = u64::MAX - 1;
 
-/// Only a deadline at least this far after the last reading goes into the memo. If a descriptor gets the
-/// same one more than 10 s later, without a reading between, it may have passed: then it does not expire
-/// at once, but in a later turn.
-const PLAINLY_AHEAD: Duration = Duration::from_secs(10);
+/// Only a deadline at least so many ticks after the last reading goes into the memo, and stays there. If one is
+/// set again more than 10 s after the last reading, it may have passed: then it does not expire at once,
+/// but in a later turn.
+const PLAINLY_AHEAD: u64 = 10_000;
 
 /// What the clock reads.
 pub(crate) enum TimeSource {
@@ -35,9 +38,9 @@ pub(crate) struct Clock {
     now: Cell<Instant>,
     /// The last reading in ticks, rounded up, and the instant of that tick.
     next: Cell<(Tick, Instant)>,
-    /// The last `PLAINLY_AHEAD` deadline that was converted since the last reading, and its tick.
-    /// Descriptors of one batch often get the same deadline.
-    memo: Cell<Option<(Instant, Tick)>>,
+    /// The tick of the last deadline that was `PLAINLY_AHEAD`, and the instants at which the tick before it and
+    /// it begin: what lies between is rounded up to it. The next deadlines often do.
+    memo: Cell<Option<(Tick, Instant, Instant)>>,
 }
 
 impl Clock {
@@ -79,14 +82,13 @@ impl Clock {
         now.max(self.now.get())
     }
 
-    /// Reads the clock: `now` and the ticks below go by this reading. Clears the memo.
+    /// Reads the clock: `now` and the ticks below go by this reading.
     pub(crate) fn read(&self) -> Instant {
         let now = self.peek();
         self.now.set(now);
         if now > self.next.get().1 {
             self.set_next(now);
         }
-        self.memo.set(None);
         now
     }
 
@@ -95,6 +97,8 @@ impl Clock {
     fn set_next(&self, now: Instant) {
         let tick = self.tick_of(now);
         self.next.set((tick, self.instant_of(tick)));
+        let far = tick.saturating_add(PLAINLY_AHEAD);
+        self.memo.set(self.memo.get().filter(|memo| memo.0 >= far));
     }
 
     /// The last reading in ticks, rounded down: this tick and all before it have begun.
@@ -123,22 +127,23 @@ impl Clock {
         Tick::new(ticks.min(LATEST))
     }
 
-    /// The tick of `when`, if `when` is in the memo.
+    /// The tick of `when`, if it is in the memo.
     pub(crate) fn remembered(&self, when: Instant) -> Option<Tick> {
-        let (known, tick) = self.memo.get()?;
-        (known == when).then_some(tick)
+        let (tick, before, begins) = self.memo.get()?;
+        (before < when && when <= begins).then_some(tick)
     }
 
-    /// The tick of a deadline. `None` if it has passed, by the last reading or a fresh one. The fresh one is
-    /// not stored, since a store would clear the memo. If the deadline is `PLAINLY_AHEAD`, it goes into the
-    /// memo; only on the system's clock, since others may jump between two readings.
+    /// The tick of a deadline. `None` if it has passed, by the last reading or a fresh one, which is not stored.
+    /// If the deadline is `PLAINLY_AHEAD`, its tick goes into the memo; only on the system's clock, since others
+    /// may jump between two readings.
     pub(crate) fn tick_ahead(&self, when: Instant) -> Option<Tick> {
         if when <= self.now.get() || when <= self.peek() {
             return None;
         }
         let tick = self.tick_of(when);
-        if self.is_systems() && when >= self.now.get() + PLAINLY_AHEAD {
-            self.memo.set(Some((when, tick)));
+        if self.is_systems() && tick >= self.tick_ceiling().saturating_add(PLAINLY_AHEAD) {
+            let begins = self.instant_of(tick);
+            self.memo.set(Some((tick, begins - TICK, begins)));
         }
         Some(tick)
     }

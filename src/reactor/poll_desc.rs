@@ -169,7 +169,6 @@ impl<W, T> PollDesc<W, T> {
     }
 
     /// Whether an attempt may be made and a short transfer would be conclusive (`short_means_drained`).
-    #[inline]
     pub(crate) fn is_plainly_ready(&self, direction: Direction) -> bool {
         let against = CLOSED | expired_bit(direction) | HUNG_UP | URGENT | SHORT_IO_INCONCLUSIVE;
         self.flags.get() & (against | ready_bit(direction)) == ready_bit(direction)
@@ -217,7 +216,6 @@ impl<W, T> PollDesc<W, T> {
     ///
     /// If the slot holds a W already: one waiter a direction.
     #[doc(alias = "netpollblock")]
-    #[inline]
     pub fn park(&self, direction: Direction, w: W) -> Park<W> {
         match self.may_by_flags(direction) {
             May::Refused(Refusal::TimedOut) => Park::TimedOut(w),
@@ -342,7 +340,6 @@ impl<W, T> PollDesc<W, T> {
     /// Clears what is known of a direction's readiness; of `Read`, also that urgent data is there. Call it
     /// after `WouldBlock`, or after a [conclusive](PollDesc::short_means_drained) short read or write. The
     /// next [`park`](PollDesc::park) waits for a new edge.
-    #[inline]
     pub fn drained(&self, direction: Direction) {
         let urgent = URGENT * u32::from(direction == Direction::Read);
         self.lower(ready_bit(direction) | urgent);
@@ -441,7 +438,6 @@ impl<W, T> PollDesc<W, T> {
     /// # }
     /// ```
     #[doc(alias = "poll_runtime_pollSetDeadline")]
-    #[inline]
     pub fn set_deadline(&self, direction: Direction, when: Option<Instant>) {
         match when.and_then(|when| self.core.clock.remembered(when)) {
             // No conversion, and no timer to set. (Of a closed descriptor `due` is NEVER: it
@@ -680,7 +676,6 @@ impl<W, T> Clone for Descriptor<W, T> {
 }
 
 impl<W, T> Drop for Descriptor<W, T> {
-    #[inline]
     fn drop(&mut self) {
         if self.is_last() {
             self.0.unregister();
