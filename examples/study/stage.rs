@@ -309,7 +309,7 @@ impl Stage {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         socket.set_recv_buffer_size(BUFFER)?;
         socket.set_send_buffer_size(BUFFER)?;
-        // To an address of this machine, the kernel answers by itself, at once.
+        // To an address of this computer, the kernel answers by itself, at once.
         socket.connect(&SockAddr::from(self.addr))?;
         socket.set_nonblocking(true)?;
         let socket = TcpStream::from(socket);

@@ -453,7 +453,10 @@ impl Conn {
         // A close that throws bytes away is a RST: the peer learns that the stream was cut. A callback
         // that panicked may have written some.
         let is_cut = !self.shared.out.take().is_empty() || self.queued() + others > 0;
-        self.fd.close_for_good(aborts || is_cut);
+        if aborts || is_cut {
+            let _refused_in_a_child = self.fd.reset_at_close();
+        }
+        self.fd.close_for_good();
         self.cancel_timer();
         self.set_timer(None);
         if !fault!("leaked_quota") {

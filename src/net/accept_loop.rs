@@ -71,6 +71,16 @@ impl Failed {
     }
 }
 
+/// Failures within [`QUIET`] of each other are one shortage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shortage {
+    /// With this failure.
+    Begins,
+    GoesOn,
+    /// One peer has given up.
+    None,
+}
+
 /// The system's number of an error, with or without the operation that failed.
 fn number(error: &io::Error) -> Option<i32> {
     let of_operation = error.op_error().and_then(OpError::raw_os_error);
@@ -79,7 +89,7 @@ fn number(error: &io::Error) -> Option<i32> {
 
 /// Accepts, with a permit for each connection, and gives both to `take`. An error of `take` counts as
 /// one of accepting: the loop goes on if it `may_pass`, and ends if not. `failed` is called for each
-/// failure after which the loop goes on, and is told whether a shortage begins.
+/// failure after which the loop goes on.
 ///
 /// # Errors
 ///
@@ -92,7 +102,7 @@ pub(crate) async fn accept_each(
     listener: &Fd,
     permits: &Arc<Permits>,
     mut tries: Option<u32>,
-    failed: impl Fn(Failed, bool),
+    failed: impl Fn(Failed, Shortage),
     mut take: impl FnMut(Accepted, Permit) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut backoff = Backoff::default();
@@ -126,14 +136,14 @@ pub(crate) async fn accept_each(
             Err(error) => error,
         };
         let now = time::now();
-        let (wait, begins) = backoff.failed(now);
+        let (wait, shortage) = backoff.failed(now);
         let before = pause.replace(Some((now, now + wait, error.to_string())));
         debug_assert!(before.is_none(), "a pause within a pause");
-        match begins {
-            true => log::warn!("{error}; accepting pauses"),
-            false => log::debug!("{error}; trying again after {wait:?}"),
+        match shortage {
+            Shortage::Begins => log::warn!("{error}; accepting pauses"),
+            _ => log::debug!("{error}; trying again after {wait:?}"),
         }
-        failed(Failed::by(&error), begins);
+        failed(Failed::by(&error), shortage);
         // Until one of our own descriptors is closed, but no longer than the back-off. No close is
         // missed: nothing runs between the failure and the first poll. The next accept finds out why the wait ended.
         let room = time::timeout(wait, noted("descriptor", UntilClosed::default()));
@@ -149,7 +159,7 @@ async fn next(
     listener: &Fd,
     permits: &Arc<Permits>,
     tries: &mut Option<u32>,
-    failed: &impl Fn(Failed, bool),
+    failed: &impl Fn(Failed, Shortage),
 ) -> io::Result<Option<(Accepted, Permit)>> {
     loop {
         match tries {
@@ -171,7 +181,7 @@ async fn next(
         };
         match listener::accept_now(listener) {
             Ok(Some(accepted)) => return Ok(Some((accepted, permit))),
-            Ok(None) => failed(Failed::Aborted, false),
+            Ok(None) => failed(Failed::Aborted, Shortage::None),
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
             Err(_) if tries.is_some() => return Ok(None),
             Err(_nothing_there) => {}
@@ -246,15 +256,14 @@ struct Backoff {
 
 impl Backoff {
     /// An accept failed: how long to wait, and whether a shortage begins, of which a warning is logged.
-    /// A shortage lasts while failures come within [`QUIET`] of each other.
-    fn failed(&mut self, now: Instant) -> (Duration, bool) {
+    fn failed(&mut self, now: Instant) -> (Duration, Shortage) {
         self.wait = (self.wait * 2).clamp(FIRST_WAIT, LONGEST_WAIT);
         let last = self.failed.replace(now);
-        let begins = last.is_none_or(|last| now.saturating_duration_since(last) > QUIET);
-        if begins {
-            self.announced = Some(now);
+        if last.is_some_and(|last| now.saturating_duration_since(last) <= QUIET) {
+            return (self.wait, Shortage::GoesOn);
         }
-        (self.wait, begins)
+        self.announced = Some(now);
+        (self.wait, Shortage::Begins)
     }
 
     /// An accept succeeded: how long accepting has paused, if a warning told of the pause.
@@ -373,9 +382,9 @@ impl<K: Kind> Serve<K> {
         mut handler: impl FnMut(Stream<K>, K::Addr) -> F,
     ) -> io::Result<()> {
         let counts = &self.counters.0;
-        let failed = |why, begins| {
-            counts.refused.add(u64::from(why != Failed::Aborted));
-            counts.episodes.add(u64::from(begins));
+        let failed = |_, shortage| {
+            counts.refused.add(u64::from(shortage != Shortage::None));
+            counts.episodes.add(u64::from(shortage == Shortage::Begins));
         };
         let take = |accepted, permit| {
             let (stream, peer) = self.listener.open(accepted)?;
@@ -449,7 +458,7 @@ mod tests {
     use std::io;
     use std::time::{Duration, Instant};
 
-    use super::{Backoff, Failed, may_pass};
+    use super::{Backoff, Failed, Shortage, may_pass};
     use crate::net::error::{Cause, OpError};
 
     #[test]
@@ -469,20 +478,20 @@ mod tests {
     fn of_pauses_in_quick_succession_the_first_alone_is_announced() {
         let (mut backoff, start) = (Backoff::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert!(backoff.failed(at(0)).1);
+        assert_eq!(backoff.failed(at(0)).1, Shortage::Begins);
         for second in 1..=60 {
-            assert!(!backoff.failed(at(second)).1, "the pause lasts");
+            assert_eq!(backoff.failed(at(second)).1, Shortage::GoesOn);
         }
         assert_eq!(backoff.accepted(|| at(61)), Some(Duration::from_secs(61)));
         assert_eq!(backoff.accepted(|| at(61)), None);
 
-        assert!(backoff.failed(at(70)).1);
+        assert_eq!(backoff.failed(at(70)).1, Shortage::Begins);
         assert!(backoff.accepted(|| at(71)).is_some());
         for second in [72, 75, 80, 85] {
-            assert!(!backoff.failed(at(second)).1, "soon after the other");
+            assert_eq!(backoff.failed(at(second)).1, Shortage::GoesOn);
             assert_eq!(backoff.accepted(|| at(second)), None);
         }
-        assert!(backoff.failed(at(91)).1);
+        assert_eq!(backoff.failed(at(91)).1, Shortage::Begins);
     }
 
     #[test]

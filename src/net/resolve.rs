@@ -293,13 +293,13 @@ fn failed_lookup(name: String, failed: NotFound, no_such: &str) -> Cause {
 
 /// The address in a listen error: for an empty host, the port alone.
 fn asked_for(target: &Addr, address: SocketAddr) -> Addr {
-    let host_is_empty = match target {
-        Addr::Name(text) => text.is_empty() || text.starts_with(':') || text.starts_with("[]:"),
-        _ => false,
-    };
-    match host_is_empty {
-        true => Addr::Name(format!(":{}", address.port())),
-        false => Addr::Socket(address),
+    match target {
+        Addr::Name(text)
+            if text.is_empty() || split(text).is_ok_and(|(host, _)| host.is_empty()) =>
+        {
+            Addr::Name(format!(":{}", address.port()))
+        }
+        _ => Addr::Socket(address),
     }
 }
 

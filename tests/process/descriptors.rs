@@ -16,6 +16,7 @@ use crate::support::bytes::{noise, read_all};
 use crate::support::dead_ends::{Silent, closed};
 use crate::support::loopback::{dial, listen, pair, ping, virtual_runtime};
 use crate::support::run::{run, run_virtual};
+use crate::support::temp_path::TempPath;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -298,7 +299,7 @@ fn a_program_that_is_started_inherits_none_of_our_descriptors() {
             let (sink, b) = pair().await;
             let udp = netpoller::UdpSocket::bind("127.0.0.1:0").await.unwrap();
             let unix = netpoller::UnixStream::pair().unwrap();
-            let path = std::env::temp_dir().join(format!("np-exec-{}", std::process::id()));
+            let path = TempPath::new();
             let listener = netpoller::UnixListener::bind(&path).await.unwrap();
             let client = netpoller::UnixStream::connect(&path).await.unwrap();
             let accepted = listener.accept().await.unwrap();

@@ -118,7 +118,7 @@ fn an_idle_connection_with_a_filter_keeps_none_of_the_memory_of_a_long_message()
     });
 }
 
-/// A long answer to each request.
+/// Answers each request with `ANSWER` bytes.
 struct Long;
 
 const ANSWER: usize = 8 << 20;
@@ -134,7 +134,7 @@ impl Protocol for Long {
 fn an_idle_connection_keeps_nothing_of_an_answer_that_its_peer_took_late() {
     in_child(|| {
         let runtime = Runtime::new().unwrap();
-        // Reading never stops: what the peer takes is no sign of life, and kept apart.
+        // The server reads while it sends, so what the peer takes is no sign of life: it is noted apart.
         let limits = Limits::default().with_high_water(ANSWER);
         let bound = Server::new(|_| Long)
             .limits(limits)
@@ -155,7 +155,7 @@ fn an_idle_connection_keeps_nothing_of_an_answer_that_its_peer_took_late() {
         };
         let clients: Vec<_> = std::iter::repeat_with(ask).take(20).collect();
         let before = held();
-        // Within the grace a drain has to know of what was sent.
+        // The note is freed once the grace of a drain would have passed.
         let turn = |_| runtime.turn(Some(Duration::from_millis(10))).unwrap();
         let mut turns = (0..500).map(turn);
         let is_freed = turns.any(|_| (before - held()) / clients.len() as isize >= 200);

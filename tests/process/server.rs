@@ -1,5 +1,6 @@
 //! Servers in a process that is short of something, and what a server logs.
 
+use std::fs::File;
 use std::io::Write;
 use std::net::TcpStream as StdStream;
 use std::time::{Duration, Instant};
@@ -10,27 +11,33 @@ use socket2::{Domain, Socket, Type};
 
 use crate::child::{in_child, limit, limit_open_files, take_all_descriptors};
 use crate::logged::{keep_log, logged};
-use crate::support::running::{Echo, SECOND, echo, rest, start};
+use crate::support::running::{Echo, Running, SECOND, echo, rest, start};
 use crate::support::stall::moment;
+
+/// A server, a client whose byte it cannot take, and the descriptors that it lacks for this.
+fn short_of_descriptors() -> (Running, StdStream, Vec<File>) {
+    limit_open_files(100);
+    let server = start(Server::new(|_| Echo));
+    echo(&mut server.dial(), b"it runs");
+    server.wait_for(|stats| stats.live() == 0);
+    let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let all = take_all_descriptors();
+    client.connect(&server.address.into()).unwrap();
+    let mut client = StdStream::from(client);
+    client.write_all(b"x").unwrap();
+    server.wait_for(|stats| stats.refused() > 1);
+    (server, client, all)
+}
 
 #[test]
 fn a_drain_ends_at_its_limit_although_descriptors_are_short() {
     in_child(|| {
-        limit_open_files(100);
-        let server = start(Server::new(|_| Echo));
-        echo(&mut server.dial(), b"it runs");
-        server.wait_for(|stats| stats.live() == 0);
-        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        let _all = take_all_descriptors();
-        client.connect(&server.address.into()).unwrap();
-        let mut client = StdStream::from(client);
-        client.write_all(b"x").unwrap();
-        server.wait_for(|stats| stats.refused() > 1);
+        let (server, _client, _all) = short_of_descriptors();
         let worker = server.handle.stats().workers()[0];
         let [descriptor, others @ ..] = worker.accept_errors();
         assert_eq!(descriptor, ("no_descriptor", worker.refused()));
         assert_eq!(others.map(|(_, count)| count), [0; 3]);
-        // Also one that is given while another waits for a descriptor.
+        // The limit of a second drain holds, though the first waits for a descriptor.
         server.handle.drain(3600 * SECOND);
         moment();
         server.handle.drain(SECOND);
@@ -45,16 +52,7 @@ fn a_drain_ends_at_its_limit_although_descriptors_are_short() {
 #[test]
 fn a_client_that_waited_for_a_descriptor_is_served_in_a_drain_too() {
     in_child(|| {
-        limit_open_files(100);
-        let server = start(Server::new(|_| Echo));
-        echo(&mut server.dial(), b"it runs");
-        server.wait_for(|stats| stats.live() == 0);
-        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        let all = take_all_descriptors();
-        client.connect(&server.address.into()).unwrap();
-        let mut client = StdStream::from(client);
-        client.write_all(b"x").unwrap();
-        server.wait_for(|stats| stats.refused() > 1);
+        let (server, mut client, all) = short_of_descriptors();
         server.handle.drain(30 * SECOND);
         drop(all);
         assert_eq!(rest(&mut client), b"x");

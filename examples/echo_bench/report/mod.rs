@@ -55,7 +55,7 @@ pub const MEANINGS: [(&str, &str); 5] = [
 /// Other processes take up to this share of a CPU on any machine.
 const OTHERS_WORTH_A_WORD: f64 = 0.1;
 
-pub const NOISE: &str = "One run on one machine: expect 5 to 10 % between runs, and much more in p99.9 and max. \
+pub const NOISE: &str = "One run on one computer: expect 5 to 10 % between runs, and much more in p99.9 and max. \
                          Compare lines of one run.";
 
 /// The line above the table when other processes took the CPU meanwhile.

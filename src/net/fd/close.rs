@@ -38,20 +38,26 @@ impl Fd {
 
     /// As [`Fd::close`], with a RST. In a child of fork it is refused: the RST would be the parent's.
     pub(crate) fn abort(&self) -> io::Result<()> {
-        let set = self.with_socket(reset_at_close);
+        let set = self.reset_at_close();
         set.map_err(|failure| self.error("close", failure, 0))?;
         self.close()
     }
 
     /// Closes a server's connection. Does not read the addresses, because no later error names them.
-    pub(crate) fn close_for_good(&self, with_reset: bool) {
-        if self.is_closed() {
-            return;
+    pub(crate) fn close_for_good(&self) {
+        if !self.is_closed() {
+            self.shut();
         }
-        if with_reset {
-            let _refused_in_a_child = self.with_socket(reset_at_close);
-        }
-        self.shut();
+    }
+
+    /// Sets linger zero, so that the close sends a RST. macOS refuses this after both directions have ended.
+    pub(crate) fn reset_at_close(&self) -> Result<(), Failure> {
+        self.with_socket(|socket| {
+            if let Err(error) = socket.set_linger(Some(Duration::ZERO)) {
+                log::debug!("closed without the reset that was asked for: {error}");
+            }
+            Ok(())
+        })
     }
 
     /// Ends one direction, or both.
@@ -198,14 +204,6 @@ impl Drop for Fd {
             self.shut();
         }
     }
-}
-
-/// Sets linger zero, so that the close sends a RST. macOS refuses this after both directions have ended.
-fn reset_at_close(socket: &SockRef<'_>) -> io::Result<()> {
-    if let Err(error) = socket.set_linger(Some(Duration::ZERO)) {
-        log::debug!("closed without the reset that was asked for: {error}");
-    }
-    Ok(())
 }
 
 /// With SO_LINGER a close may block until all is sent, even on a non-blocking socket. So a thread

@@ -12,6 +12,7 @@ use netpoller::{NetError, Runtime, TcpListener, UnixStream, spawn, time, yield_n
 use crate::support::bytes::{noise, read_all};
 use crate::support::loopback::pair;
 use crate::support::run::{run, run_virtual};
+use crate::support::temp_path::TempPath;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -242,8 +243,7 @@ fn memory_files_and_pipes_are_copied() {
         let (server, client) = pair().await;
 
         // Memory to a stream, and the stream to a file.
-        let name = format!("netpoller-copy-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
+        let path = TempPath::new();
         let file = std::fs::File::create(&path).unwrap();
         let saving = spawn(async move { net::copy(&server, &mut AssertAsync::new(file)).await });
         assert_eq!(net::copy(&mut &sent[..], &client).await.unwrap(), 200_000);
@@ -252,7 +252,6 @@ fn memory_files_and_pipes_are_copied() {
 
         // The file to memory.
         let file = std::fs::File::open(&path).unwrap();
-        std::fs::remove_file(&path).unwrap();
         let mut memory = Cursor::new(Vec::new());
         net::copy(&mut AssertAsync::new(file), &mut memory)
             .await

@@ -7,6 +7,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::support::counting::counting;
 use crate::support::run::{run, run_in};
+use crate::support::temp_path::TempPath;
 
 #[test]
 fn a_connection_names_both_ends_after_its_peer_has_reset_it() {
@@ -56,15 +57,14 @@ fn addresses_are_known_after_the_end_of_the_runtime() {
 #[test]
 fn a_unix_connection_knows_its_peer_after_that_has_gone() {
     run(async {
-        let path = std::env::temp_dir().join(format!("netpoller-std-{}", std::process::id()));
+        let path = TempPath::new();
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let std = std::os::unix::net::UnixStream::connect(&path).unwrap();
         let stream = UnixStream::from_std(std).unwrap();
         drop(listener.accept().unwrap());
         drop(listener);
-        std::fs::remove_file(&path).unwrap();
         stream.hung_up().await.unwrap();
-        assert_eq!(stream.peer_addr().unwrap().as_pathname(), Some(&*path));
+        assert_eq!(stream.peer_addr().unwrap().as_pathname(), Some(&*path.0));
         assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
     });
 }

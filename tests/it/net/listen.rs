@@ -126,7 +126,7 @@ fn a_try_to_accept_takes_what_is_queued_and_waits_for_nothing() {
         }
         let none = listener.try_accept().unwrap_err();
         assert_eq!(none.kind(), ErrorKind::WouldBlock);
-        // The accept that comes after it waits for the next one.
+        // A later accept waits for the next connection.
         let (next, client) = zip(listener.accept(), TcpStream::connect(address)).await;
         assert_eq!(next.unwrap().1, client.unwrap().local_addr().unwrap());
         listener.close().unwrap();
@@ -135,7 +135,7 @@ fn a_try_to_accept_takes_what_is_queued_and_waits_for_nothing() {
 }
 
 #[test]
-fn an_accepted_connection_for_which_the_selector_has_no_room_names_the_selectors_call() {
+fn an_accept_or_a_dial_for_which_the_selector_has_no_room_names_epoll_ctl() {
     let selector = with_room_for(1);
     let runtime = Runtime::builder().selector(selector).build().unwrap();
     run_in(&runtime, async {
@@ -152,7 +152,7 @@ fn an_accepted_connection_for_which_the_selector_has_no_room_names_the_selectors
 }
 
 #[test]
-fn an_address_that_the_system_does_not_tell_is_no_missing_connection() {
+fn an_address_that_the_system_does_not_tell_fails_with_the_system_s_error() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let no_socket = std::fs::File::open("/dev/null").unwrap();

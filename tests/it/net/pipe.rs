@@ -15,6 +15,7 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use netpoller::{Direction, NetError, Pipe, Runtime, net, spawn, time, yield_now};
 
 use crate::support::run::{run, run_clean, run_virtual};
+use crate::support::temp_path::TempPath;
 use crate::support::watchdog::watchdog;
 
 /// More than a pipe holds.
@@ -113,9 +114,8 @@ fn a_writer_that_waits_is_woken_when_the_last_reader_goes() {
 #[test]
 fn a_regular_file_a_directory_and_a_device_without_readiness_are_refused_with_the_reason() {
     run(async {
-        let path = std::env::temp_dir().join(format!("netpoller-pipe-{}", std::process::id()));
+        let path = TempPath::new();
         let file = File::create(&path).unwrap();
-        std::fs::remove_file(&path).unwrap();
         for refused in [file, File::open("/").unwrap()] {
             let error = Pipe::new(refused).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
@@ -206,10 +206,10 @@ fn the_closure_of_read_with_may_panic_and_the_pipe_can_be_read_again() {
 #[test]
 fn a_fifo_is_read_and_written_by_path() {
     run(async {
-        let path = std::env::temp_dir().join(format!("netpoller-fifo-{}", std::process::id()));
+        let path = TempPath::new();
         assert!(
             Command::new("mkfifo")
-                .arg(&path)
+                .arg(&path.0)
                 .status()
                 .unwrap()
                 .success()
@@ -225,7 +225,6 @@ fn a_fifo_is_read_and_written_by_path() {
             .custom_flags(libc::O_NONBLOCK)
             .open(&path)
             .unwrap();
-        std::fs::remove_file(&path).unwrap();
         let (reader, writer) = (Pipe::new(reader).unwrap(), Pipe::new(both).unwrap());
         let reading = spawn(async move { reader.read_with(|bytes| bytes.to_vec()).await });
         yield_now().await;

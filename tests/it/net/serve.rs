@@ -11,6 +11,7 @@ use netpoller::{
 
 use crate::support::loopback::{dial, listen, ping};
 use crate::support::run::{run, run_virtual};
+use crate::support::temp_path::TempPath;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -49,8 +50,7 @@ fn every_connection_is_served_at_once_until_the_listener_is_closed() {
 #[test]
 fn unix_listeners_serve_too() {
     run(async {
-        let name = format!("netpoller-serve-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
+        let path = TempPath::new();
         let listener = UnixListener::bind(&path).await.unwrap();
         let accepting = listener.clone();
         let echo = async |stream: UnixStream, _| net::copy(&stream, &stream).await;

@@ -47,6 +47,7 @@ mod passed_descriptors {
     use socket2::{MsgHdr, SockRef};
 
     use super::run;
+    use crate::support::temp_path::TempPath;
 
     /// A control message with one descriptor, as bytes: a `cmsghdr` of length, level and type, then
     /// the number.
@@ -63,9 +64,8 @@ mod passed_descriptors {
     #[test]
     fn a_unix_read_that_stops_at_passed_descriptors_loses_nothing_behind_them() {
         run(async {
-            // One that was accepted: what comes from std, as a pair does, is never taken for drained.
-            let path = std::env::temp_dir().join(format!("np-passed-{}", std::process::id()));
-            let _ = std::fs::remove_file(&path);
+            // An accepted stream: one from std, such as those of a pair, never counts as drained.
+            let path = TempPath::new();
             let listener = UnixListener::bind(&path).await.unwrap();
             let sender = UnixStream::connect(&path).await.unwrap();
             let (receiver, _) = listener.accept().await.unwrap();

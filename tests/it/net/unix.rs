@@ -578,7 +578,7 @@ fn a_bind_that_fails_late_leaves_no_path_in_the_way_of_the_next() {
         assert!(!path.0.exists());
         assert!(UnixDatagram::bind(path).await.is_err());
         assert!(!path.0.exists());
-        // A path that is another's stays.
+        // The path of another listener stays.
         let _theirs = std_unix::UnixListener::bind(&theirs).unwrap();
         assert!(UnixListener::bind(&theirs).await.is_err());
         assert!(UnixStream::connect(&theirs).await.is_err());

@@ -1,7 +1,7 @@
 //! Sockets handed over from the worker that accepts to the one with the fewest connections: spread,
 //! limits, the end.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::TcpStream as StdStream;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -100,15 +100,7 @@ fn the_limit_is_of_all_workers_and_taken_before_accepting() {
             .dispatch(Dispatch::HandOver)
             .max_connections(3),
     );
-    let mut waiting: Vec<_> = (0..20).map(|_| server.dial()).collect();
-    for client in &waiting {
-        let soon = Some(Duration::from_millis(1));
-        client.set_read_timeout(soon).unwrap();
-        (&*client).write_all(b"x").unwrap();
-    }
-    while !waiting.is_empty() {
-        waiting.retain(|mut client| client.read(&mut [0]).is_err());
-    }
+    server.serve_all(20);
     assert_eq!(most.load(Ordering::SeqCst), 3);
     assert_eq!(server.stop().accepted(), 20);
 }

@@ -106,7 +106,7 @@ impl<H: Hook> Selector for Hooked<H> {
     }
 }
 
-/// The system's selector, with room for so many sources.
+/// The system's selector, with room for `sources` sources.
 pub fn with_room_for(sources: usize) -> Box<dyn Selector> {
     struct Full(usize);
     impl Hook for Full {

@@ -93,6 +93,19 @@ impl Running {
         StdStream::connect(self.address).unwrap()
     }
 
+    /// So many clients at once send a byte each. Returns when each has an answer, and has closed.
+    pub fn serve_all(&self, clients: usize) {
+        let mut waiting: Vec<_> = (0..clients).map(|_| self.dial()).collect();
+        for client in &waiting {
+            let soon = Some(Duration::from_millis(1));
+            client.set_read_timeout(soon).unwrap();
+            (&*client).write_all(b"x").unwrap();
+        }
+        while !waiting.is_empty() {
+            waiting.retain(|mut client| client.read(&mut [0]).is_err());
+        }
+    }
+
     pub fn stop(self) -> ServerStats {
         self.handle.stop();
         self.thread.join().unwrap().unwrap()

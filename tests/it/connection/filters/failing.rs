@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use netpoller::{Bound, Conn, ConnHandle, Filter, FilterIo, Limits, Server};
 
-use super::PanicsOnBang;
+use super::{Echoes, PanicsOnBang};
 use crate::support::bytes::read_all;
 use crate::support::running::Echo;
 use crate::support::schedule::virtual_runtime;
@@ -176,20 +176,6 @@ fn a_filter_that_makes_much_of_little_gets_no_more_memory_than_the_limits_allow(
         });
         let kept = KEPT.swap(0, Ordering::Relaxed);
         assert!((1..1_000_000).contains(&kept), "{kept}");
-    }
-}
-
-/// What the protocol writes comes back to it as input.
-struct Echoes;
-
-impl Filter for Echoes {
-    fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
-        io.to_protocol(bytes);
-        Ok(bytes.len())
-    }
-    fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
-        io.to_protocol(bytes);
-        Ok(bytes.len())
     }
 }
 

@@ -92,3 +92,17 @@ impl Filter for PanicsOnBang {
         Ok(bytes.len())
     }
 }
+
+/// What the protocol writes comes back to it as input.
+pub struct Echoes;
+
+impl Filter for Echoes {
+    fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        io.to_protocol(bytes);
+        Ok(bytes.len())
+    }
+    fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+        io.to_protocol(bytes);
+        Ok(bytes.len())
+    }
+}

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use netpoller::{Bound, ConnHandle, Drain, Filter, FilterIo, spawn, time};
 
-use super::{Frames, framed, greeted, unframed};
+use super::{Echoes, Frames, framed, greeted, unframed};
 use crate::support::bytes::read_all;
 use crate::support::scripted_protocol::{
     MILLISECOND, SECOND, Script, dial, serving, serving_in_real_time, until,
@@ -399,20 +399,6 @@ fn what_a_filter_passed_on_before_it_closes_is_offered_and_answered() {
     assert_eq!(script.said(), ["open", "data 8", "closed"]);
 }
 
-/// Passes all through, and gives the protocol what it writes too.
-struct Echoes;
-
-impl Filter for Echoes {
-    fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
-        io.to_protocol(bytes);
-        Ok(bytes.len())
-    }
-    fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
-        io.to_protocol(bytes);
-        Ok(bytes.len())
-    }
-}
-
 #[test]
 fn what_a_filter_passes_on_after_the_peer_s_end_is_offered_however_much_else_is_left() {
     let script = Script {
@@ -444,7 +430,7 @@ fn what_a_filter_passes_on_after_the_peer_s_end_is_offered_however_much_else_is_
 }
 
 #[test]
-fn behind_a_filter_too_the_time_of_a_callback_is_not_the_peer_s() {
+fn behind_a_filter_too_the_time_of_a_callback_does_not_count_as_silence_of_the_peer() {
     const IDLE: Duration = Duration::from_millis(200);
     thread_local! { static DONE: Cell<Option<Instant>> = const { Cell::new(None) }; }
     let script = Script {

@@ -254,7 +254,7 @@ fn the_same_port_may_be_taken_once_for_each_family() {
                 .await
             {
                 Ok(_) => return,
-                // Another process on this machine had it.
+                // Another process on this computer had it.
                 Err(error) => assert!(is_in_use(&error) && tries < 5, "{error}"),
             }
             tries += 1;

@@ -1,4 +1,4 @@
-//! Several addresses of one name: races, shares of the time, and this machine.
+//! Several addresses of one name: races, shares of the time, and this computer.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -158,7 +158,7 @@ fn a_cancel_ends_all_of_a_race() {
 }
 
 #[test]
-fn dialling_an_empty_host_dials_this_machine() {
+fn dialling_an_empty_host_dials_this_computer() {
     run(async {
         for network in ["tcp", "tcp4", "tcp6"] {
             let listener = ListenConfig::new()
