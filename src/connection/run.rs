@@ -452,7 +452,8 @@ impl Conn {
         let others = self.peek(|extra| extra.handle.as_ref().map_or(0, ConnHandle::end));
         // A close that throws bytes away is a RST: the peer learns that the stream was cut. A callback
         // that panicked may have written some.
-        let is_cut = !self.shared.out.take().is_empty() || self.queued() + others > 0;
+        let is_cut = !self.shared.out.borrow().is_empty() || self.queued() + others > 0;
+        self.shared.out.borrow_mut().clear();
         if aborts || is_cut {
             let _refused_in_a_child = self.fd.reset_at_close();
         }

@@ -100,7 +100,7 @@ pub(crate) struct WorkerShared {
     pub(super) gathers: usize,
     /// Whether there is an idle timeout or a heartbeat, or a connection has an idle timeout of its own.
     pub(super) judges_by_time: Cell<bool>,
-    pub(super) phase: Cell<Phase>,
+    pub(crate) phase: Cell<Phase>,
     /// Waits for the last connection to go.
     waiter: Cell<Option<Waker>>,
     /// How many unused bytes each connection keeps, if there is a limit over all. Zero if it has made

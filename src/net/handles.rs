@@ -15,13 +15,11 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use futures_io::{AsyncRead, AsyncWrite};
-use socket2::SockRef;
 
 use super::addr::{Kind, Tcp, Udp, Unix};
 use super::datagram::Datagram;
 use super::fd::{Fd, Needs};
-use super::listener::Listener;
-use super::options::{self, KeepAlive};
+use super::listener::{self, Listener};
 use super::source::Pipe;
 use super::stream::Stream;
 use crate::endpoints::{End, Network};
@@ -311,8 +309,8 @@ sockets!(Stream Datagram);
 macro_rules! from_std {
     ($($Ours:ident<$Kind:ident>, $name:literal: $Std:ty, $network:ident $(, $set:path)?;)*) => { $(
         impl $Ours<$Kind> {
-            /// Takes over a socket of std's, with its options as they are. Of a TCP listener, what is
-            /// accepted has Go's defaults: no delay, and keep-alive.
+            /// Takes over a socket of std's, with its options as they are. A TCP listener gets Go's
+            /// defaults, which what is accepted inherits: no delay, and keep-alive if it has none.
             ///
             /// ```
             /// # fn main() -> std::io::Result<()> {
@@ -336,8 +334,7 @@ macro_rules! from_std {
             /// Outside a runtime.
             pub fn from_std(socket: $Std) -> io::Result<Self> {
                 socket.set_nonblocking(true)?;
-                // What is accepted inherits them.
-                $($set(&SockRef::from(&socket), Some(KeepAlive::default()));)?
+                $($set(&socket);)?
                 let what = concat!($name, "::from_std");
                 let fd = Fd::adopt(what, socket, Network::$network)?;
                 // What lies between it and the wire may end a read early: see `with_fd`.
@@ -363,7 +360,7 @@ macro_rules! from_std {
 from_std! {
     Stream<Tcp>, "TcpStream": std::net::TcpStream, Tcp;
     Stream<Unix>, "UnixStream": unix::net::UnixStream, Unix;
-    Listener<Tcp>, "TcpListener": std::net::TcpListener, Tcp, options::set_on_all;
+    Listener<Tcp>, "TcpListener": std::net::TcpListener, Tcp, listener::set_defaults;
     Listener<Unix>, "UnixListener": unix::net::UnixListener, Unix;
     Datagram<Udp>, "UdpSocket": std::net::UdpSocket, Udp;
     Datagram<Unix>, "UnixDatagram": unix::net::UnixDatagram, Unixgram;

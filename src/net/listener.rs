@@ -354,14 +354,20 @@ impl Accepted {
     }
 }
 
-/// Prepares a listening socket that a server was given, and returns its address.
-pub(crate) fn prepare(socket: &OwnedFd, network: Network) -> io::Result<Addr> {
+/// Sets what Go sets on each TCP connection on a listener that was made elsewhere: what is accepted inherits it. A
+/// keep-alive that the listener has stays.
+pub(crate) fn set_defaults(listener: &impl AsFd) {
+    let socket = SockRef::from(listener);
+    match socket.keepalive() {
+        Ok(true) => drop(socket.set_tcp_nodelay(true)),
+        _ => options::set_on_all(&socket, Some(KeepAlive::default())),
+    }
+}
+
+/// Prepares a server's listening socket, and returns its address.
+pub(crate) fn prepare(socket: &OwnedFd) -> io::Result<Addr> {
     let socket = SockRef::from(socket);
     socket.set_nonblocking(true)?;
-    if network.is_tcp() {
-        // What is accepted inherits them. Go sets them on each connection.
-        options::set_on_all(&socket, Some(KeepAlive::default()));
-    }
     Ok(addr::from_system(&socket.local_addr()?))
 }
 

@@ -301,6 +301,10 @@ impl<W, T> Reactor<W, T> {
     /// # Errors
     ///
     /// The selector's. The descriptor is closed all the same.
+    ///
+    /// # Panics
+    ///
+    /// In a debug build, if the descriptor is another reactor's.
     #[doc(alias = "poll_runtime_pollClose")]
     pub fn close(&self, descriptor: Descriptor<W, T>, source: &mut dyn Source) -> io::Result<()> {
         debug_assert!(Rc::ptr_eq(&self.core, descriptor.core()));

@@ -181,7 +181,7 @@ impl<W, T> Core<W, T> {
         user_data: T,
     ) -> io::Result<Descriptor<W, T>> {
         if self.is_shut.get() {
-            return Err(io::Error::other("the reactor is gone"));
+            return Err(io::Error::other("the reactor, or its runtime, is gone"));
         }
         self.process.check("reactor")?;
         let key = self.registry.borrow().vacant_key();

@@ -656,7 +656,7 @@ impl<W> Drop for Shown<'_, W> {
 pub struct Descriptor<W, T = ()>(pub(super) Rc<PollDesc<W, T>>);
 
 impl<W, T> Descriptor<W, T> {
-    /// Whether it is the last handle. The registry has one more, unless the descriptor is closed.
+    /// Whether it is the last handle of a socket. The registry has one more, unless the socket is closed.
     pub(crate) fn is_last(&self) -> bool {
         Rc::strong_count(&self.0) <= if self.is_closed() { 1 } else { 2 }
     }
@@ -678,7 +678,8 @@ impl<W, T> Clone for Descriptor<W, T> {
 
 impl<W, T> Drop for Descriptor<W, T> {
     fn drop(&mut self) {
-        if self.is_last() {
+        // One for us and one for the registry, unless the descriptor is not there any more.
+        if Rc::strong_count(&self.0) <= 2 {
             self.0.unregister();
         }
     }

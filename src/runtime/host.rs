@@ -201,10 +201,14 @@ impl Scheduler {
         }
     }
 
-    /// The runtime ends, and the host is not called any more. Waits for the thread, which drops `f`. The
-    /// machines and the mail are dropped before this, so an `f` that waits for them returns.
-    pub(super) fn end_host(&self) {
+    /// The runtime ends, and the host is not called any more.
+    pub(super) fn forget_host(&self) {
         self.tell_host(HostState::Gone);
+    }
+
+    /// Waits for the thread, which drops `f`. The machines and the mail are dropped before this, so an `f`
+    /// that waits for them returns.
+    pub(super) fn end_host(&self) {
         if let Some(host) = self.host.take() {
             match self.remote.is_inherited() {
                 true => mem::forget(host),

@@ -3,7 +3,7 @@
 //! | state | meaning | moved there by | on to |
 //! |---|---|---|---|
 //! | Empty | the buffer is lent, or there was none yet | the thread's beginning; `take` | Full by `give_back` |
-//! | Full | the buffer is here | `give_back` | Empty by `take`; freed when the thread ends |
+//! | Full | the buffer is here | `give_back` | Empty by `take`, and by `free` when a runtime or the thread ends |
 //!
 //! The thread-local has no destructor, since the check for one doubles the cost of an access. Another one
 //! has, which is asked for only when a buffer is made.
@@ -24,13 +24,18 @@ thread_local! {
     static AT_THE_END: AtTheEnd = const { AtTheEnd };
 }
 
-/// Frees the thread's buffer.
+/// Frees the thread's buffer when the thread ends.
 struct AtTheEnd;
 
 impl Drop for AtTheEnd {
     fn drop(&mut self) {
-        drop(LENT.take().map(ManuallyDrop::into_inner));
+        free();
     }
+}
+
+/// Frees the thread's buffer: a runtime is dropped. If there is another, its next read makes a new one.
+pub(super) fn free() {
+    drop(LENT.take().map(ManuallyDrop::into_inner));
 }
 
 /// Takes the buffer out, so that a closure which reads again gets another.

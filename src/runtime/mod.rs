@@ -367,6 +367,7 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
+        self.scheduler.forget_host();
         // Entered, since destructors may spawn or ask for the time. `None` where the thread is ending.
         let entered = Entered::to_drop(&self.scheduler);
         self.scheduler.shut_down();
@@ -378,6 +379,7 @@ impl Drop for Runtime {
         self.scheduler.publish_counts();
         let running = &self.scheduler.remote.running;
         running.is_watched.store(false, Ordering::Relaxed);
+        lent::free();
     }
 }
 

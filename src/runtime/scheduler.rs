@@ -353,13 +353,13 @@ impl Scheduler {
                     since = running.lap(std::slice::from_ref(id), since);
                 }
             }
+            running.end();
+            let end = running.lap(&batch[..begun], since);
+            if core.clock.is_systems() {
+                core.trace.read(|| end - core.clock.base);
+            }
         });
         running.end();
-        debug_assert!(begun <= batch.len() && begun <= most.max(1));
-        let end = running.lap(&batch[..begun], since);
-        if core.clock.is_systems() {
-            core.trace.read(|| end - core.clock.base);
-        }
         context::end();
         batch.drain(..begun);
         let meanwhile = self.queue.replace(batch);

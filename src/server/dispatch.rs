@@ -19,6 +19,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::mem;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -207,11 +208,13 @@ impl WorkerInbox {
         }
     }
 
-    /// How many connections wait for the worker.
-    pub(crate) fn waiting(&self) -> usize {
-        let state = lock(&self.dispatcher.workers);
-        let inbox = state.inboxes[self.worker].as_ref();
-        inbox.map_or(0, |inbox| inbox.arrivals.len())
+    /// Closes the connections that wait for the worker. Returns how many.
+    pub(crate) fn discard(&self) -> usize {
+        let mut state = lock(&self.dispatcher.workers);
+        let inbox = state.inboxes[self.worker].as_mut();
+        let arrivals = inbox.map(|inbox| mem::take(&mut inbox.arrivals));
+        drop(state);
+        arrivals.map_or(0, |arrivals| arrivals.len())
     }
 
     /// Waits for the next connection, and for a permit if it has none. `None` when there will be no more.

@@ -193,7 +193,7 @@ impl Listeners {
         let (mut addrs, mut ports) = (Vec::new(), Vec::new());
         for (listener, listen) in self.0.into_iter().enumerate() {
             let mut open = |socket, network, worker| {
-                let addr = listener::prepare(&socket, network)?;
+                let addr = listener::prepare(&socket)?;
                 ports.push(Port {
                     socket,
                     network,
@@ -203,7 +203,12 @@ impl Listeners {
                 io::Result::Ok(addr)
             };
             addrs.push(match listen {
-                Listen::Given(socket, network) => open(socket, network, None)?,
+                Listen::Given(socket, network) => {
+                    if network.is_tcp() {
+                        listener::set_defaults(&socket);
+                    }
+                    open(socket, network, None)?
+                }
                 Listen::On(config, addr) if sharing == 1 => {
                     open(config.bind_std(&addr)?.into(), Network::Tcp, None)?
                 }

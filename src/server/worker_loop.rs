@@ -117,7 +117,7 @@ impl<F: Factory> WorkerLoop<F> {
                         let drained = time::timeout(deadline - now, self.drain(&listeners));
                         drained.await.unwrap_or_else(|_elapsed| {
                             let (name, live) = (&self.name, self.shared.tally.live.get());
-                            let open = live + self.inbox.waiting() as u64;
+                            let open = live + self.inbox.discard() as u64;
                             if open > 0 {
                                 log::warn!(
                                     "{name}: the drain's limit has passed; connections cut off: {open}"
@@ -240,8 +240,10 @@ impl<F: Factory> WorkerLoop<F> {
             if let Err(error) = self.begin(arrival, permit) {
                 log::warn!("{peer}: closed before it was served: {error}");
                 self.not_accepted(Failed::by(&error));
-                // The next one would meet the same shortage.
-                time::sleep(SHORTAGE).await;
+                if self.shared.phase.get() == Phase::Draining {
+                    // The next one would meet the same shortage.
+                    time::sleep(SHORTAGE).await;
+                }
             }
         }
     }

@@ -15,9 +15,10 @@ use netpoller::{Dispatch, Runtime, Server};
 
 use crate::child::in_child;
 use crate::support::running::{Echo, echo, start};
+use crate::support::stall::stall;
 
-/// Panics once, when the thread of this name is done with a machine.
-struct Kills(&'static str);
+/// Panics once, at a line of the thread of this name that begins so.
+struct Kills(&'static str, &'static str);
 
 static KILLED: AtomicBool = AtomicBool::new(false);
 
@@ -27,7 +28,7 @@ impl Log for Kills {
     }
     fn log(&self, record: &Record<'_>) {
         let is_its = thread::current().name() == Some(self.0);
-        if is_its && record.args().to_string().starts_with("done ") {
+        if is_its && record.args().to_string().starts_with(self.1) {
             let again = KILLED.swap(true, Ordering::SeqCst);
             assert!(again, "a test's own panic");
         }
@@ -38,7 +39,7 @@ impl Log for Kills {
 #[test]
 fn when_a_worker_dies_new_clients_go_to_the_others() {
     in_child(|| {
-        log::set_logger(&Kills("netpoller-worker-1")).unwrap();
+        log::set_logger(&Kills("netpoller-worker-1", "done ")).unwrap();
         log::set_max_level(LevelFilter::Trace);
         let server = start(
             Server::new(|_| Echo)
@@ -87,7 +88,7 @@ fn when_a_worker_dies_new_clients_go_to_the_others() {
 #[test]
 fn what_is_queued_behind_a_panic_runs_in_the_next_turn() {
     in_child(|| {
-        log::set_logger(&Kills("host")).unwrap();
+        log::set_logger(&Kills("host", "done ")).unwrap();
         log::set_max_level(LevelFilter::Trace);
         let host = thread::Builder::new().name("host".into()).spawn(|| {
             let runtime = Runtime::new().unwrap();
@@ -101,6 +102,27 @@ fn what_is_queued_behind_a_panic_runs_in_the_next_turn() {
             assert_eq!(ran.get(), 1);
             assert_eq!(turn().machines, 2);
             assert_eq!(ran.get(), 3);
+        });
+        host.unwrap().join().unwrap();
+    });
+}
+
+#[test]
+fn what_is_queued_behind_a_batch_that_held_the_loop_runs_although_the_warning_panics() {
+    in_child(|| {
+        log::set_logger(&Kills("host", "the loop was held")).unwrap();
+        log::set_max_level(LevelFilter::Warn);
+        let host = thread::Builder::new().name("host".into()).spawn(|| {
+            let runtime = Runtime::new().unwrap();
+            drop(runtime.spawn(async { stall(Duration::from_millis(1100)) }));
+            // More than a batch.
+            for _ in 0..1100 {
+                drop(runtime.spawn(async {}));
+            }
+            let turn = || runtime.turn(Some(Duration::ZERO)).unwrap();
+            catch_unwind(AssertUnwindSafe(turn)).expect_err("the logger panics");
+            let left = 1101 - 1024;
+            assert_eq!(turn().machines, left);
         });
         host.unwrap().join().unwrap();
     });

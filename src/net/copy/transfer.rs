@@ -219,6 +219,22 @@ impl Drop for Pipe {
     }
 }
 
+/// How bytes were read.
+enum Read {
+    Plain,
+    Splice,
+}
+
+impl Read {
+    /// Whether the next read is a splice, after this one brought so many bytes.
+    fn floods(self, bytes: usize) -> bool {
+        match self {
+            Read::Plain => bytes >= MUCH,
+            Read::Splice => bytes >= LITTLE,
+        }
+    }
+}
+
 impl Conduit {
     pub(super) fn is_empty(&self) -> bool {
         self.held.is_empty() && self.piped == 0
@@ -233,22 +249,16 @@ impl Conduit {
             self.piped = self.splice_from(fd)?;
             if self.piped > 0 {
                 context::charge(self.piped);
-                self.note_flood(self.piped);
+                self.floods = Read::Splice.floods(self.piped);
                 return Ok(());
             }
         }
-        self.floods = false;
         let read = self.fill(|room| fd.read(room));
         match self.held.len() {
             0 => self.pipe = None,
-            bytes => self.note_flood(bytes),
+            bytes => self.floods = Read::Plain.floods(bytes),
         }
         read
-    }
-
-    /// A read brought so many bytes.
-    fn note_flood(&mut self, bytes: usize) {
-        self.floods = bytes >= if self.floods { LITTLE } else { MUCH };
     }
 
     /// Zero if nothing can be spliced, also without a descriptor to spare: then a buffer is used.
@@ -388,17 +398,15 @@ mod tests {
 
     #[test]
     fn a_flood_is_spliced_and_messages_are_not() {
-        let mut conduit = Conduit::default();
-        for (bytes, then) in [
-            (64, false),
-            (MUCH - 1, false),
-            (MUCH, true),
-            (LITTLE, true),
-            (LITTLE - 1, false),
-            (1 << 20, true),
+        for (read, bytes, then) in [
+            (Read::Plain, 64, false),
+            (Read::Plain, MUCH - 1, false),
+            (Read::Plain, MUCH, true),
+            (Read::Splice, LITTLE, true),
+            (Read::Splice, LITTLE - 1, false),
+            (Read::Plain, 1 << 20, true),
         ] {
-            conduit.note_flood(bytes);
-            assert_eq!(conduit.floods, then, "{bytes} bytes");
+            assert_eq!(read.floods(bytes), then, "{bytes} bytes");
         }
     }
 

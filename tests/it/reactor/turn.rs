@@ -251,6 +251,18 @@ fn dropping_the_last_handle_frees_the_key_and_hands_back_the_waiters() {
 }
 
 #[test]
+fn a_descriptor_that_was_evicted_leaves_its_slot_with_its_last_handle() {
+    let reactor = Reactor::new().unwrap();
+    let (_source, descriptor, _peer) = open(&reactor);
+    let other = descriptor.clone();
+    descriptor.evict();
+    drop(descriptor);
+    assert_eq!(reactor.descriptors(), 1);
+    drop(other);
+    assert_eq!(reactor.descriptors(), 0);
+}
+
+#[test]
 fn a_descriptor_that_outlives_its_reactor_is_closed() {
     let reactor = Reactor::new().unwrap();
     let (_ours, descriptor, _theirs) = open(&reactor);

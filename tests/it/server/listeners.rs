@@ -5,13 +5,14 @@ use std::net::{TcpListener as StdListener, TcpStream as StdStream};
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use netpoller::server::Listeners;
 use netpoller::{
     Addr, Conn, Dispatch, ListenConfig, Peer, Protocol, Runtime, Server, TcpStream, UnixStream,
 };
 
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 
 use crate::support::running::{Echo, SECOND};
 use crate::support::temp_path::TempPath;
@@ -234,15 +235,21 @@ fn connections_of_a_given_tcp_listener_have_go_s_defaults_as_those_of_a_bound_on
         }
     }
     let _watchdog = watchdog();
+    let other = TcpKeepalive::new().with_time(Duration::from_secs(77));
     for workers in [1, 2] {
-        let listeners = Listeners::from(tcp()).and((ListenConfig::new(), "127.0.0.1:0"));
+        let other = other.clone();
+        let hook =
+            ListenConfig::new().control(move |fd, _| SockRef::from(&fd).set_tcp_keepalive(&other));
+        let listeners = Listeners::from(tcp())
+            .and((ListenConfig::new(), "127.0.0.1:0"))
+            .and((hook, "127.0.0.1:0"));
         let bound = Server::new(|_| Tells).workers(workers).bind_to(listeners);
         let bound = bound.unwrap();
         let (addrs, handle) = (bound.local_addrs(), bound.handle());
         let serving = thread::spawn(move || bound.run());
-        for addr in addrs {
+        for (addr, idle) in addrs.into_iter().zip(["15s", "15s", "77s"]) {
             let told = io::read_to_string(StdStream::connect(addr).unwrap());
-            assert_eq!(told.unwrap(), "true, 15s");
+            assert_eq!(told.unwrap(), format!("true, {idle}"));
         }
         handle.stop();
         serving.join().unwrap().unwrap();
