@@ -220,17 +220,17 @@ impl Drop for Pipe {
 }
 
 /// How bytes were read.
-enum Read {
+enum How {
     Plain,
     Splice,
 }
 
-impl Read {
+impl How {
     /// Whether the next read is a splice, after this one brought so many bytes.
     fn floods(self, bytes: usize) -> bool {
         match self {
-            Read::Plain => bytes >= MUCH,
-            Read::Splice => bytes >= LITTLE,
+            How::Plain => bytes >= MUCH,
+            How::Splice => bytes >= LITTLE,
         }
     }
 }
@@ -249,14 +249,14 @@ impl Conduit {
             self.piped = self.splice_from(fd)?;
             if self.piped > 0 {
                 context::charge(self.piped);
-                self.floods = Read::Splice.floods(self.piped);
+                self.floods = How::Splice.floods(self.piped);
                 return Ok(());
             }
         }
         let read = self.fill(|room| fd.read(room));
         match self.held.len() {
             0 => self.pipe = None,
-            bytes => self.floods = Read::Plain.floods(bytes),
+            bytes => self.floods = How::Plain.floods(bytes),
         }
         read
     }
@@ -398,15 +398,15 @@ mod tests {
 
     #[test]
     fn a_flood_is_spliced_and_messages_are_not() {
-        for (read, bytes, then) in [
-            (Read::Plain, 64, false),
-            (Read::Plain, MUCH - 1, false),
-            (Read::Plain, MUCH, true),
-            (Read::Splice, LITTLE, true),
-            (Read::Splice, LITTLE - 1, false),
-            (Read::Plain, 1 << 20, true),
+        for (how, bytes, then) in [
+            (How::Plain, 64, false),
+            (How::Plain, MUCH - 1, false),
+            (How::Plain, MUCH, true),
+            (How::Splice, LITTLE, true),
+            (How::Splice, LITTLE - 1, false),
+            (How::Plain, 1 << 20, true),
         ] {
-            assert_eq!(read.floods(bytes), then, "{bytes} bytes");
+            assert_eq!(how.floods(bytes), then, "{bytes} bytes");
         }
     }
 
