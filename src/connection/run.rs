@@ -94,8 +94,8 @@ impl<P: Protocol> Machine for Connection<P> {
         conn.fd.desc.drained(Direction::Read);
         this.conn.shared.tally.received.add(got as u64);
         let used = this.protocol.data(&mut this.conn, &buffer[..got]);
-        // The peer's idle time counts from here, after the callback. No timer is touched: it looks at
-        // the time when it fires.
+        // The peer's idle time counts from here, after the callback. No timer is touched: the
+        // timer looks at this time when it fires.
         this.conn.heard();
         // Input is left over, the callback asked for something, or the reply is not all sent.
         let all = matches!(used, Ok(used) if used == got);
@@ -411,7 +411,7 @@ impl Conn {
         } else if self.reads() && !self.holds_input() {
             return Step::Again;
         } else {
-            // It is not to be read before the peer has taken what waits.
+            // The socket is ready, and is not read before the peer has taken what waits.
             debug_assert!(self.to_send() > 0, "only the timer would wake it");
         }
         Step::Parked

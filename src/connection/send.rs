@@ -1,5 +1,4 @@
-//! What goes out: a callback's reply in one write, and what the peer does not take at once from a
-//! queue.
+//! What goes out. A callback's reply goes out in one write. What the peer does not take at once is queued.
 //!
 //! Bytes of a callback that are not sent at once are queued by [`Conn::put`].
 

@@ -154,7 +154,7 @@ pub(crate) async fn accept_each(
 }
 
 /// The next connection, with its permit. With `tries`, accepts only queued connections, in at most that many
-/// calls. `None` when no more is queued, or the listener is closed.
+/// calls. `None` when no more is queued, or the calls are used up.
 async fn next(
     listener: &Fd,
     permits: &Arc<Permits>,

@@ -16,8 +16,8 @@ const ALMOST_A_TICK: Duration = Duration::from_nanos(999_999);
 /// The latest tick that a deadline can have. [`Tick::MAX`] means "none".
 const LATEST: u64 = u64::MAX - 1;
 
-/// Only a deadline at least so many ticks after the last reading goes into the memo, and stays there. If one is
-/// set again more than 10 s after the last reading, it may have passed: then it does not expire at once,
+/// The memo holds a deadline only while it is at least so many ticks after the last reading. If one is set
+/// again more than 10 s after the last reading, it may have passed: then it does not expire at once,
 /// but in a later turn.
 const PLAINLY_AHEAD: u64 = 10_000;
 
@@ -39,7 +39,7 @@ pub(crate) struct Clock {
     /// The last reading in ticks, rounded up, and the instant of that tick.
     next: Cell<(Tick, Instant)>,
     /// The tick of the last deadline that was `PLAINLY_AHEAD`, and the instants at which the tick before it and
-    /// it begin: what lies between is rounded up to it. The next deadlines often do.
+    /// it begin: what lies between is rounded up to it. The next deadlines often lie there.
     memo: Cell<Option<(Tick, Instant, Instant)>>,
 }
 

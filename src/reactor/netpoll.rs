@@ -343,8 +343,8 @@ impl<W, T> Core<W, T> {
         self.poll(Some(Duration::ZERO))
     }
 
-    /// Waits for the selector, for `max_wait` at most, and until the next entry of a wheel is due. Returns
-    /// as [`Core::poll`].
+    /// Waits for the selector until the next entry of a wheel is due, but for `max_wait` at most. Returns as
+    /// [`Core::poll`].
     // Go: the delay in findRunnable, from pollUntil.
     fn wait(&self, max_wait: Option<Duration>, run_queue: RunQueue) -> io::Result<Polled> {
         if max_wait == Some(Duration::ZERO) {
@@ -371,7 +371,7 @@ impl<W, T> Core<W, T> {
 
     /// As [`Core::wait`], on a virtual clock: if two polls find nothing, jumps to the next deadline or
     /// timer, or to the end of `max_wait` if that is sooner.
-    // Go: testing/synctest jumps when all goroutines of a bubble wait.
+    // Go: testing/synctest jumps when all goroutines of a bubble are durably blocked.
     #[cold]
     fn wait_virtually(&self, max_wait: Option<Duration>, queue: RunQueue) -> io::Result<Polled> {
         for grace in [Duration::ZERO, VIRTUAL_GRACE] {

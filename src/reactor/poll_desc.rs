@@ -346,7 +346,8 @@ impl<W, T> PollDesc<W, T> {
     }
 
     /// Call it when a read or write of a byte stream has moved `bytes` of the `asked`. If it was short and
-    /// [conclusive](PollDesc::short_means_drained), this calls [`drained`](PollDesc::drained).
+    /// [conclusive](PollDesc::short_means_drained), this calls [`drained`](PollDesc::drained). Zero bytes change
+    /// nothing: they may be an end of file.
     #[inline]
     pub fn transferred(&self, direction: Direction, bytes: usize, asked: usize) {
         debug_assert!(bytes <= asked);

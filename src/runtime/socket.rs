@@ -22,7 +22,7 @@
 //! | state | meaning | moved there by | on to |
 //! |---|---|---|---|
 //! | none | no poller waits | `take_poller`, also at a close | Waiting by `keep_poller` |
-//! | Waiting | the key of its waker is kept | `keep_poller`, after EAGAIN or while an operation holds the lock | Waiting with another waker by `keep_poller`: the last wins; none when an operation locks the direction, or unlocks it with an empty queue, at a close, or when the poller is done |
+//! | Waiting | the key of its waker is kept | `keep_poller`, after EAGAIN or while an operation holds the lock | Waiting with another waker by `keep_poller`: the last wins; none when an operation locks the direction, or unlocks it with an empty queue; when a deadline or a hang-up comes while it is locked; at a close; and when it is polled |
 //!
 //! Readiness and deadlines find a poller in the descriptor's slot, if no operation holds the lock. An
 //! operation that locks the direction wakes the poller. The poller is polled, finds the lock held, and

@@ -4,7 +4,7 @@
 //
 // | `Remote::pending` | meaning | moved there by | on to |
 // |---|---|---|---|
-// | NO_BREAK | no break is pending, and no mail waits, but what is being put in or taken | `take_mail` | ON_ITS_WAY by `interrupt` |
+// | NO_BREAK | no break is pending, and no mail waits, except what is being put in or taken just now | `take_mail` | ON_ITS_WAY by `interrupt` |
 // | ON_ITS_WAY | the loop will take the mail without another break: one is on its way, or the loop left jobs | `interrupt`; `take_mail` that leaves jobs | NO_BREAK by `take_mail`; FAILED if the break fails |
 // | FAILED | the break failed: the next turn takes the mail, and the next wake calls `break_netpoll` again | `interrupt` | ON_ITS_WAY by `interrupt`; NO_BREAK by `take_mail` |
 

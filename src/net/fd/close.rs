@@ -123,7 +123,7 @@ impl Fd {
 
     // ---- lent, given out ----
 
-    /// Lends the descriptor: Go's `Control`. A close inside `f` takes effect when `f`
+    /// Lends the descriptor: Go's `Control`. After a close inside `f` it stays open until `f`
     /// returns.
     pub(crate) fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> io::Result<R> {
         let lent = self.check_open().and_then(|()| {
@@ -160,7 +160,7 @@ impl Fd {
 
     // ---- hang-up ----
 
-    /// Waits until the peer has sent FIN or RST.
+    /// Waits until the peer has sent FIN or RST, or reading was shut on our side.
     pub(crate) async fn hung_up(&self) -> io::Result<()> {
         struct Waiter<'a>(&'a Fd, Option<Ticket>);
         impl Drop for Waiter<'_> {

@@ -101,7 +101,7 @@ impl Fd {
         }
     }
 
-    /// The error for a failed operation, with both ends.
+    /// The error for a failed operation, with the socket's ends.
     ///
     /// `WouldBlock` and `UnexpectedEof` come back as they are: the first is the usual answer to a try,
     /// and needs no names; the second says that the stream has ended, which is no failure.
@@ -130,11 +130,11 @@ impl Fd {
         self.op_error(op, cause, written)
     }
 
-    /// As [`Fd::error`], for a system call that is not named like the operation.
+    /// As [`Fd::error`], with a cause of the caller's.
     #[cold]
     pub(crate) fn op_error(&self, op: &'static str, cause: Cause, written: usize) -> io::Error {
         let (source, addr) = match op {
-            // A listener has one end, and Go names that as the address.
+            // Go names the local end alone, as the address.
             "accept" | "set" | "get" | "raw-control" => (None, self.endpoint(End::Local)),
             _ => (self.endpoint(End::Local), self.endpoint(End::Peer)),
         };

@@ -79,7 +79,7 @@ impl Fd {
         })
     }
 
-    /// Tries until `length` bytes have moved; no other operation of the direction comes between two tries.
+    /// Tries until `length` bytes have moved; no other operation that locks the direction comes between.
     /// A try is told how many bytes moved before it.
     #[inline]
     pub(crate) fn move_all(
