@@ -16,9 +16,10 @@
 // | proven | the selector has returned all of them | `poll`: the clock showed T, and then the selector returned all that it had |
 // | settled | the same, and all Ws handed out for them have run, with all that those Ws woke (or the bound below has passed) | `settle`: T is proven, the run queue is empty, and nothing is pending |
 //
-// T is settled in two more cases. If the run queue is empty and the selector returns nothing, no W is on
-// its way, so what this poll proves is settled at once (`turn`, `poll_again`). If each turn begins with something runnable or pending, `settle` settles T
-// after `SETTLING_TURNS` and `SETTLING_ROUNDS`, so that deadlines expire under load too.
+// T is settled in two more cases. If the run queue is empty and the selector returns nothing, no W is on its
+// way, so what this poll proves is settled at once (`turn`, `poll_again`). If each turn begins with
+// something runnable or pending, `settle` settles T after `SETTLING_TURNS` and `SETTLING_ROUNDS`, so that
+// deadlines expire under load too.
 
 use std::cell::{Cell, RefCell};
 use std::io;

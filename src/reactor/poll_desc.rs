@@ -10,10 +10,10 @@
 // | Ready | an attempt may succeed | `netpollready`, `park_short`; `assume_ready` at first | Nil by `drained` or `park` |
 // | Parked(W) | W waits | `park`, `park_waiting` from Nil | Nil by `unpark`, a deadline, `evict`; Ready by `netpollready` |
 //
-// Ready is a bit of `flags`. Parked is a W in `slots`. Nil is neither. A slot holds one W: `park`
-// panics on a second, and `park_waiting` replaces the first. Illegal: Parked and Ready at once, except within a call. `evict`
-// empties the slots, and on a closed descriptor `park` fills none. The ready bits of a closed descriptor may
-// still change, and have no effect.
+// Ready is a bit of `flags`. Parked is a W in `slots`. Nil is neither. A slot holds one W: `park` panics on
+// a second, and `park_waiting` replaces the first. Illegal: Parked and Ready at once, except within a call.
+// `evict` empties the slots, and on a closed descriptor `park` fills none. The ready bits of a closed
+// descriptor may still change, and have no effect.
 //
 // # The flags
 //

@@ -221,8 +221,8 @@ pub struct MioSelector {
     breaker: Arc<Pipe>,
 }
 
-/// How many events a call returns at most, to begin with. Go takes 128 of epoll. A larger buffer needs fewer calls. It
-/// delays nothing: the runtime polls again after a bounded number of machines.
+/// How many events a call returns at most, to begin with. Go takes 128 of epoll. A larger buffer needs fewer
+/// calls. It delays nothing: the runtime polls again after a bounded number of machines.
 const CAPACITY: usize = 1024;
 
 /// If the buffer is full, the harvest is partial, and proves no tick: so the buffer grows, up to this size.

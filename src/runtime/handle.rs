@@ -40,7 +40,8 @@ pub struct Handle {
 
 impl Handle {
     /// Sends a closure that makes a future. The runtime calls it in its next turn (in a later one, if more
-    /// than 1,024 closures wait) and spawns the future, which need not be `Send`. The sender does not learn how it ends.
+    /// than 1,024 closures wait) and spawns the future, which need not be `Send`. The sender does not learn
+    /// how it ends.
     ///
     /// If the runtime is gone, the closure is dropped.
     #[track_caller]

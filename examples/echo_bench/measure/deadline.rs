@@ -1,8 +1,8 @@
 //! What it costs to move a deadline, through the library and nothing else.
 //!
-//! A server moves one on every read, counted from the loop's own time (`coarse_now`), which is the same for all reads
-//! of a turn. So the first figure is for a time that stays, the second for one that is new with each move. The third
-//! reads the clock for each move (`now`).
+//! A server moves one on every read. The first figure is for a time that stays, the second for one that is new
+//! with each move; both are counted from the loop's last reading of the clock (`coarse_now`). The third reads
+//! the clock for each move (`now`), as `echo_server` does.
 
 use std::hint::black_box;
 use std::io;

@@ -86,8 +86,8 @@ impl Fd {
     }
 
     /// All other cases of [`ReadWith`]. If it returns bytes, they are in the buffer, and the lock is still
-    /// held. After an error the lock is released. `met` is the fast path's error. It is used as the result of the first try, because
-    /// the kernel reports a reset only once.
+    /// held. After an error the lock is released. `met` is the fast path's error. It is used as the result
+    /// of the first try, because the kernel reports a reset only once.
     #[cold]
     #[inline(never)]
     fn poll_read_slow(
