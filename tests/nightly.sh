@@ -105,12 +105,12 @@ regressions() {
         clients_in_the_accept_queue_are_answered
         # Connections.
         requests_that_were_received_are_answered an_answer_of_a_task_is_traffic
-        a_busy_connection_is_waited_for a_download_goes_on the_last_words_of_an_idle_connection
+        a_busy_connection_is_waited_for a_download_goes_on what_idle_writes_arrives
         what_waits_for_a_slow_peer a_close_ends_in_time a_close_goes_on_while_the_peer_takes
         a_peer_that_does_not_read_harms_no_peer_that_does what_came_after_the_last_offer
         a_connection_over_its_limit_is_reset
         # Sockets and names.
-        what_is_no_address_is_refused a_receive_into_no_room a_mapped_address
+        what_is_no_address_is_refused a_receive_into_an_empty_buffer a_mapped_address
         closes_that_linger_hold_up_no_look_up a_child_looks_names_up without_descriptors_a_look_up
         that_connected_to_itself_by_an_address_with_a_zone names_both_ends_after_its_peer_has_reset_it
         an_answer_that_came_before_a_reset after_a_try_that_would_block io_parks_after_eagain
