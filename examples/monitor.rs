@@ -8,7 +8,7 @@
 //!
 //! The monitor is a stream around a stream. Code that is written against the futures-io traits, here
 //! `net::copy`, runs over it unchanged. A thread writes the log: if that takes long, messages are left out of
-//! the log, and the echo goes on.
+//! the log, and the echo goes on. What is queued for the log when a signal ends the program is lost.
 
 mod common;
 

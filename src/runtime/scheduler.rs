@@ -353,7 +353,6 @@ impl Scheduler {
                     since = running.lap(std::slice::from_ref(id), since);
                 }
             }
-            running.end();
             let end = running.lap(&batch[..begun], since);
             if core.clock.is_systems() {
                 core.trace.read(|| end - core.clock.base);

@@ -291,7 +291,7 @@ fn a_connection_that_never_sends_is_closed_by_the_idle_timeout_in_every_mode() {
     }
 }
 
-/// The process is stopped for longer than the idle timeout, as a paused machine is, while each client waits
+/// The process is stopped for longer than the idle timeout, as a paused computer is, while each client waits
 /// for an echo.
 fn pause_beside_busy_clients(mode: &str) {
     let server = start(mode, &["--idle-timeout", "1s"]);

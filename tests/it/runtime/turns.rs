@@ -92,33 +92,33 @@ fn a_turn_says_more_when_what_ran_last_closed_a_socket_that_is_waited_for() {
     assert!(runtime.block_on(accept).unwrap());
 }
 
-#[test]
-fn a_turn_says_more_when_what_ran_last_set_a_deadline_in_the_past() {
+/// A task reads from a socket, and the one that runs last does this to another handle of it.
+fn says_more_after(last: impl FnOnce(UnixStream) + 'static) {
     let _watchdog = watchdog();
     let runtime = Runtime::new().unwrap();
     let (ours, _theirs) = runtime.block_on(async { UnixStream::pair().unwrap() });
     let reading = ours.clone();
     let read = runtime.spawn(async move { reading.read(&mut [0; 8]).await.is_err() });
     turns(&runtime);
-    drop(runtime.spawn(async move { ours.set_deadline(Some(time::now())).unwrap() }));
+    drop(runtime.spawn(async move { last(ours) }));
     says_more(&runtime);
     assert!(runtime.block_on(read).unwrap());
 }
 
 #[test]
-fn a_turn_says_more_when_what_ran_last_dropped_its_handle_behind_a_deadline_in_the_past() {
-    let _watchdog = watchdog();
-    let runtime = Runtime::new().unwrap();
-    let (ours, _theirs) = runtime.block_on(async { UnixStream::pair().unwrap() });
-    let reading = ours.clone();
-    let read = runtime.spawn(async move { reading.read(&mut [0; 8]).await.is_err() });
-    turns(&runtime);
-    drop(runtime.spawn(async move {
+fn a_turn_says_more_when_what_ran_last_set_a_deadline_in_the_past() {
+    let kept = Rc::new(Cell::new(None));
+    let keeps = kept.clone();
+    says_more_after(move |ours| {
         ours.set_deadline(Some(time::now())).unwrap();
-        drop(ours);
-    }));
-    says_more(&runtime);
-    assert!(runtime.block_on(read).unwrap());
+        keeps.set(Some(ours));
+    });
+    assert!(kept.take().is_some());
+}
+
+#[test]
+fn a_turn_says_more_when_what_ran_last_dropped_its_handle_behind_a_deadline_in_the_past() {
+    says_more_after(|ours| ours.set_deadline(Some(time::now())).unwrap());
 }
 
 #[test]
