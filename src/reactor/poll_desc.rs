@@ -35,7 +35,7 @@
 // | state | meaning | moved there by | on to |
 // |---|---|---|---|
 // | none (NEVER) | no timer | `new`; the timer fires and no deadline is set; `evict` | due |
-// | due(tick) | no deadline is before `tick` | the first deadline, or one before the timer | an earlier tick by such a deadline; a later one, or none, when it fires; none by `evict` |
+// | due(tick) | no deadline is before `tick` | the first deadline, or one before the timer | earlier, by a deadline before it; later, or none, when it fires; none by `evict` |
 //
 // If a deadline moves later, or is cleared, it is only stored: the timer is not touched. When the timer
 // fires, it is set to the next deadline, if there is one. (On a virtual clock the timer is always set to
@@ -735,7 +735,7 @@ impl<W, T> PollDesc<W, T> {
     ///
     /// # Errors
     ///
-    /// The selector's. After one, no readiness of the source is reported.
+    /// The selector's. After an error no readiness is reported.
     pub fn rearm(&self, source: &mut dyn Source) -> io::Result<()> {
         if self.core.traits.edges || self.is_closed() {
             return Ok(());

@@ -198,7 +198,7 @@ pub(crate) const ACCEPTS_BY: &str = "accept4";
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 pub(crate) const ACCEPTS_BY: &str = "accept";
 
-/// A connection that has come. In one call where the system can.
+/// Accepts a connection, in one system call where possible.
 pub(crate) fn accept(listener: &Socket) -> io::Result<(Socket, SockAddr)> {
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
     return listener.accept4(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK);
