@@ -67,7 +67,6 @@ impl<P: Protocol> Machine for Connection<P> {
         &figures.connection_time
     }
 
-    #[inline]
     fn run(self: Pin<&mut Self>, id: MachineId) -> Poll<()> {
         let this = self.get_mut();
         context::begin(id, ptr::null());
@@ -113,7 +112,6 @@ impl<P: Protocol> Machine for Connection<P> {
 
 impl Conn {
     /// Whether there is nothing to do for the connection but to read.
-    #[inline]
     fn only_reads(&self) -> bool {
         self.is_plain() && self.shared.phase.get() == Phase::Serving && !self.timer_has_fired()
     }

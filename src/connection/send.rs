@@ -114,7 +114,6 @@ impl Conn {
     // ---- the callback's end ----
 
     /// Sends what the callback wrote: nothing waits before it. False if not all has gone.
-    #[inline]
     pub(super) fn send_reply(&mut self) -> bool {
         let mut out = self.shared.out.borrow_mut();
         if out.is_empty() {

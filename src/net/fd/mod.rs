@@ -88,7 +88,6 @@ impl Claim {
 
 impl Fd {
     /// The identity of its runtime's reactor.
-    #[inline]
     fn home(&self) -> *const () {
         Rc::as_ptr(self.desc.core()).cast()
     }
@@ -139,7 +138,6 @@ impl Fd {
     /// Locks the direction. Then calls `attempt` (one system call) again and again, until it succeeds
     /// or fails, or the operation must wait. After Ready, call `release`: the lock is held, or
     /// queued for.
-    #[inline]
     pub(crate) fn poll_step<R>(
         &self,
         direction: Direction,
@@ -204,7 +202,6 @@ impl Fd {
     }
 
     /// Unlocks the direction, or leaves its queue, when an operation ends.
-    #[inline]
     pub(crate) fn release(&self, direction: Direction, claim: &mut Claim) {
         match claim.lock {
             LockState::Idle => {}
@@ -245,7 +242,6 @@ impl Fd {
 
     /// Parks the operation, after `may_try` said `Wait`. False if it has to ask `may_try` again:
     /// cloning a foreign waker may run any code, which may close the socket.
-    #[inline]
     fn park(&self, direction: Direction, waker: &Waker) -> bool {
         // The running machine's own waker needs no clone: its id is parked.
         let parked = ParkKey::of(self.home(), waker);
@@ -260,7 +256,6 @@ impl Fd {
         true
     }
 
-    #[inline]
     fn trace(&self, what: &str, direction: Direction) {
         let machine = context::running_machine;
         log::trace!("{what} {direction:?}: {self:?}, machine {}", machine());
@@ -269,7 +264,6 @@ impl Fd {
     // ---- deadlines ----
 
     /// Moves the deadline of a direction; `None` takes it away.
-    #[inline]
     pub(crate) fn set_deadline(
         &self,
         direction: Direction,
@@ -284,13 +278,11 @@ impl Fd {
 
     // ---- what it is ----
 
-    #[inline]
     pub(crate) fn network(&self) -> Network {
         self.desc.user_data.network()
     }
 
     /// The socket, for one system call of an attempt, or after [`Fd::check_open`].
-    #[inline]
     pub(crate) fn sock_ref(&self) -> SockRef<'_> {
         self.desc.user_data.owned.socket()
     }
