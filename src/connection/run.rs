@@ -129,7 +129,6 @@ impl Conn {
 impl<P: Protocol> Connection<P> {
     /// The general loop: goes on until the connection has to wait, or has used up its budget.
     #[cold]
-    #[inline(never)]
     fn go_on(&mut self) -> Poll<()> {
         // Not in each pass: a thread that always writes would otherwise keep the times from being judged.
         // Later writes wake the connection again.

@@ -226,7 +226,6 @@ impl ParkKey {
 
     /// Keeps a foreign waker.
     #[cold]
-    #[inline(never)]
     pub(crate) fn keep(waker: Waker) -> Self {
         let kept = KEPT.try_with(|kept| {
             let kept = &mut *kept.borrow_mut();

@@ -223,7 +223,6 @@ impl Socket {
     }
 
     #[cold]
-    #[inline(never)]
     fn lock_slow(&self, direction: Direction, state: &mut LockState, waker: &Waker) -> bool {
         // First, since cloning may run any code, which may close the socket or unlock the direction.
         let waker = waker.clone();
@@ -264,7 +263,6 @@ impl Socket {
     /// Gives the lock to the first operation in the queue. If the queue is empty, unlocks the direction
     /// and wakes the poller.
     #[cold]
-    #[inline(never)]
     fn pass_on(&self, direction: Direction) {
         let next = self.extra().borrow_mut().queues[direction as usize].pop();
         if let Some(waker) = next {

@@ -183,7 +183,6 @@ impl Fd {
     /// A caller may loop on a refusal, as an accept loop does. So a refusal costs budget, and the
     /// operation yields first if there is none.
     #[cold]
-    #[inline(never)]
     fn poll_refused<R>(
         &self,
         direction: Direction,
@@ -212,7 +211,6 @@ impl Fd {
 
     /// For a dropped operation: empties the slot and unlocks, or leaves the queue.
     #[cold]
-    #[inline(never)]
     pub(crate) fn give_up(&self, direction: Direction, claim: &mut Claim) {
         if claim.lock.is_holder() && !fault!("dropped_read_stays_parked") {
             drop(self.desc.unpark(direction).and_then(ParkKey::take_waker));
@@ -225,7 +223,6 @@ impl Fd {
     /// source again, so that the next try waits for an edge; if arming fails, returns that error.
     /// Charges any other error.
     #[cold]
-    #[inline(never)]
     pub(crate) fn after_error(&self, direction: Direction, error: io::Error) -> io::Error {
         if error.kind() != WouldBlock {
             context::charge(0);
@@ -325,7 +322,6 @@ impl Fd {
 
 /// Charges an operation, or yields to the other machines if the budget is used up: once per try.
 #[cold]
-#[inline(never)]
 fn poll_yield(claim: &mut Claim, cx: &Context<'_>) -> Poll<()> {
     context::poll_yield(&mut claim.yielded, cx.waker())
 }

@@ -86,7 +86,6 @@ impl Fd {
     /// held. After an error the lock is released. `met` is the fast path's error. It is used as the result
     /// of the first try, because the kernel reports a reset only once.
     #[cold]
-    #[inline(never)]
     fn poll_read_slow(
         &self,
         claim: &mut Claim,
