@@ -150,12 +150,26 @@ impl Default for CancelToken {
 
 impl CancelToken {
     /// A scope with nothing above it, and no deadline.
+    ///
+    /// ```
+    /// use netpoller::CancelToken;
+    /// let request = CancelToken::new();
+    /// assert_eq!((request.err(), request.deadline()), (None, None));
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         CancelToken::of(None, None)
     }
 
     /// A scope within this one: it ends when this one does, or when it is canceled itself.
+    ///
+    /// ```
+    /// use netpoller::CancelToken;
+    /// let request = CancelToken::new();
+    /// let (step, next) = (request.child(), request.child());
+    /// step.cancel();
+    /// assert!(step.err().is_some() && next.err().is_none() && request.err().is_none());
+    /// ```
     #[must_use]
     #[doc(alias = "WithCancel")]
     pub fn child(&self) -> Self {
@@ -216,6 +230,15 @@ impl CancelToken {
     }
 
     /// The deadline: the earliest of its own and those above. `None` if it has none.
+    ///
+    /// ```
+    /// use netpoller::CancelToken;
+    /// use std::time::{Duration, Instant};
+    /// let soon = Instant::now() + Duration::from_secs(1);
+    /// let request = CancelToken::new().with_deadline(soon);
+    /// let step = request.with_timeout(Duration::from_secs(60));
+    /// assert_eq!(step.deadline(), Some(soon)); // the request's is earlier
+    /// ```
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.scope.deadline
@@ -243,6 +266,24 @@ impl CancelToken {
 
     /// Why it ended, or `None` if it has not. A scope with a deadline reads the clock, so this suits
     /// a loop that computes without waiting.
+    ///
+    /// ```
+    /// use netpoller::{CancelError, CancelToken};
+    ///
+    /// /// Computes without waiting, and looks now and then.
+    /// fn sum(numbers: &[u64], scope: &CancelToken) -> Result<u64, CancelError> {
+    ///     let mut sum = 0;
+    ///     for part in numbers.chunks(1000) {
+    ///         scope.err().map_or(Ok(()), Err)?;
+    ///         sum += part.iter().sum::<u64>();
+    ///     }
+    ///     Ok(sum)
+    /// }
+    /// let scope = CancelToken::new();
+    /// assert_eq!(sum(&[1, 2], &scope), Ok(3));
+    /// scope.cancel();
+    /// assert_eq!(sum(&[1, 2], &scope), Err(CancelError::Canceled));
+    /// ```
     #[must_use]
     #[doc(alias = "Err")]
     pub fn err(&self) -> Option<CancelError> {
@@ -254,6 +295,24 @@ impl CancelToken {
     }
 
     /// Waits until the scope has ended, one way or the other: Go's `<-ctx.Done()`.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let token = netpoller::CancelToken::new();
+    /// let flush = netpoller::spawn({
+    ///     let token = token.clone();
+    ///     async move {
+    ///         token.canceled().await;
+    ///         "flushed"
+    ///     }
+    /// });
+    /// token.cancel();
+    /// assert_eq!(flush.await.unwrap(), "flushed");
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Panics
     ///
@@ -359,7 +418,19 @@ impl Drop for Scope {
 
 /// Waits for the end of a scope: see [`CancelToken::canceled`].
 ///
-/// [`CancelToken`] has an example.
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::builder().virtual_clock().build()?.block_on(async {
+/// use netpoller::{CancelToken, cancel::Canceled, time};
+/// use std::time::Duration;
+/// let begin = time::now();
+/// let end: Canceled = CancelToken::new().with_timeout(Duration::from_secs(5)).canceled();
+/// end.await;
+/// assert!(time::now() - begin >= Duration::from_secs(5));
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 #[must_use = "futures do nothing unless awaited"]
 pub struct Canceled {
     scope: Arc<Scope>,

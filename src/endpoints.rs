@@ -54,6 +54,13 @@ impl fmt::Display for Addr {
 
 impl Addr {
     /// The address and port, if it is one.
+    ///
+    /// ```
+    /// use netpoller::{Addr, ToAddr};
+    /// let addr = "127.0.0.1:80".to_addr();
+    /// assert_eq!(addr.socket(), Some(([127, 0, 0, 1], 80).into()));
+    /// assert_eq!(Addr::Path("/run/socket".into()).socket(), None);
+    /// ```
     #[must_use]
     pub fn socket(&self) -> Option<SocketAddr> {
         match self {

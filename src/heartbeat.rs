@@ -84,6 +84,21 @@ impl Heartbeat {
 
     /// Starts one that sends `ping` on a clone of `stream`. An interval of zero, or `None`, is 30 s.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::builder().virtual_clock().build()?.block_on(async {
+    /// use netpoller::{Heartbeat, UnixStream};
+    /// use std::time::Duration;
+    /// let (ours, theirs) = UnixStream::pair()?;
+    /// let _heartbeat = Heartbeat::start(&ours, Duration::from_secs(20));
+    /// let mut ping = [0; 4];
+    /// theirs.read_exact(&mut ping).await?;
+    /// assert_eq!(&ping, b"ping");
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Panics
     ///
     /// Outside a runtime.
@@ -121,6 +136,23 @@ impl Heartbeat {
     /// Puts the next ping off until an interval from now: a new interval, or the last one for `None`
     /// and zero. "Now" is a fresh reading of the clock. Putting off wakes nothing.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::builder().virtual_clock().build()?.block_on(async {
+    /// use netpoller::{Heartbeat, UnixStream, time};
+    /// use std::time::Duration;
+    /// let (ours, theirs) = UnixStream::pair()?;
+    /// let heartbeat = Heartbeat::start(&ours, Duration::from_secs(20));
+    /// let begin = time::now();
+    /// time::sleep(Duration::from_secs(15)).await;
+    /// heartbeat.reset(None); // a message came
+    /// theirs.read_exact(&mut [0; 4]).await?;
+    /// assert!(time::now() - begin >= Duration::from_secs(35));
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Panics
     ///
     /// Outside a runtime.
@@ -132,6 +164,21 @@ impl Heartbeat {
     }
 
     /// Whether it has ended, because a write failed.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::builder().virtual_clock().build()?.block_on(async {
+    /// use netpoller::{Heartbeat, UnixStream, time};
+    /// use std::time::Duration;
+    /// let (ours, theirs) = UnixStream::pair()?;
+    /// let heartbeat = Heartbeat::start(&ours, Duration::from_secs(20));
+    /// theirs.close()?;
+    /// time::sleep(Duration::from_secs(60)).await; // a ping fails
+    /// assert!(heartbeat.is_finished());
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     pub fn is_finished(&self) -> bool {
         self.task.is_finished()
     }

@@ -85,6 +85,20 @@ fn read(what: &str) -> Instant {
 /// The loop's last reading of its clock. It costs a load, and is older than now by what the turn has
 /// taken since the reading. A deadline counted from it may come sooner than was asked for, by that time.
 ///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::builder().virtual_clock().build()?.block_on(async {
+/// use netpoller::time;
+/// use std::time::Duration;
+/// let before = time::coarse_now();
+/// time::sleep(Duration::from_secs(1)).await;
+/// assert!(time::coarse_now() - before >= Duration::from_secs(1));
+/// assert!(time::coarse_now() <= time::now());
+/// # Ok(())
+/// # })
+/// # }
+/// ```
+///
 /// # Panics
 ///
 /// Outside a runtime.
@@ -123,6 +137,20 @@ pub fn sleep(wait: Duration) -> Sleep {
 }
 
 /// Sleeps until `deadline`. One that has passed is ready at once, though it may yield.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::builder().virtual_clock().build()?.block_on(async {
+/// use netpoller::time;
+/// use std::time::Duration;
+/// let noon = time::now() + Duration::from_secs(3600);
+/// time::sleep_until(noon).await;
+/// assert!(time::now() >= noon);
+/// time::sleep_until(noon).await; // has passed
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 ///
 /// # Panics
 ///
@@ -177,11 +205,39 @@ impl Sleep {
     }
 
     /// When it ends.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::builder().virtual_clock().build()?.block_on(async {
+    /// use netpoller::time;
+    /// use std::time::Duration;
+    /// let noon = time::now() + Duration::from_secs(3600);
+    /// assert_eq!(time::sleep_until(noon).deadline(), noon);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
 
     /// Moves the end. Moving it later only stores it. A sleep that has ended sleeps again when polled.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::builder().virtual_clock().build()?.block_on(async {
+    /// use netpoller::time::{now, sleep};
+    /// use std::time::Duration;
+    /// /// Ends a second after the last message, of which three come.
+    /// let mut quiet = std::pin::pin!(sleep(Duration::from_secs(1)));
+    /// for _ in 0..3 {
+    ///     quiet.as_mut().reset(now() + Duration::from_secs(1));
+    /// }
+    /// quiet.await;
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     pub fn reset(&mut self, deadline: Instant) {
         self.deadline = deadline;
         let Some((home, key)) = &self.timer else {
@@ -410,6 +466,23 @@ impl Interval {
     /// Waits for the next tick and says when it was due. Ticks that were missed are skipped: the
     /// next is the first that lies ahead, in step with the others.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::builder().virtual_clock().build()?.block_on(async {
+    /// use netpoller::time::{self, interval, sleep};
+    /// use std::time::Duration;
+    /// let second = Duration::from_secs(1);
+    /// let mut ticks = interval(second);
+    /// let first = ticks.tick().await; // at once
+    /// sleep(second * 5 / 2).await;
+    /// // The tick that was due is late, and the one after it is skipped.
+    /// assert_eq!(ticks.tick().await, first + second);
+    /// assert_eq!(ticks.tick().await, first + 3 * second);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Cancel safety
     ///
     /// Dropping it before it is ready loses no tick.
@@ -427,6 +500,17 @@ impl Interval {
     }
 
     /// The period.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use std::time::Duration;
+    /// let ticks = netpoller::time::interval(Duration::from_secs(1));
+    /// assert_eq!(ticks.period(), Duration::from_secs(1));
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     pub fn period(&self) -> Duration {
         self.period
     }

@@ -302,6 +302,20 @@ impl Conn {
     /// As [`write`](Conn::write), of bytes that are shared with other connections and not copied,
     /// unless they are few or there is a filter.
     ///
+    /// ```
+    /// use netpoller::{Conn, Protocol};
+    /// use std::{io, rc::Rc};
+    ///
+    /// /// All connections of a thread send the same bytes.
+    /// struct Page(Rc<[u8]>);
+    /// impl Protocol for Page {
+    ///     fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+    ///         conn.write_shared(&self.0)
+    ///     }
+    /// #   fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> { Ok(bytes.len()) }
+    /// }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As there.
@@ -450,6 +464,19 @@ impl Conn {
     }
 
     /// Bytes that wait to be written, without those of this callback.
+    ///
+    /// ```
+    /// use netpoller::Conn;
+    ///
+    /// /// Leaves the picture out, where the peer is behind already.
+    /// fn answer(conn: &mut Conn, text: &[u8], picture: &[u8]) -> std::io::Result<()> {
+    ///     conn.write(text)?;
+    ///     match conn.queued() < 64 << 10 {
+    ///         true => conn.write(picture),
+    ///         false => Ok(()),
+    ///     }
+    /// }
+    /// ```
     pub fn queued(&self) -> usize {
         self.to_send() + self.peek_filter(|filtering| filtering.held.len())
     }
@@ -509,6 +536,18 @@ impl Conn {
     /// then on the connection leaves its fast path, and a message costs a system call more, since your
     /// options may have changed what a short read proves.
     ///
+    /// ```
+    /// use netpoller::{Conn, Protocol};
+    /// # use std::io;
+    /// struct Files;
+    /// impl Protocol for Files {
+    ///     fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+    ///         conn.with_fd(|fd| socket2::SockRef::from(&fd).set_send_buffer_size(4 << 20))?
+    ///     }
+    /// #   fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> { Ok(bytes.len()) }
+    /// }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Closed.
@@ -542,11 +581,41 @@ impl Conn {
     }
 
     /// Ends our direction once all is written: the peer reads end of file, and can still send.
+    ///
+    /// ```
+    /// use netpoller::{Conn, Protocol};
+    /// # use std::io;
+    /// /// Answers once, and reads on until the peer ends too.
+    /// struct Once;
+    /// impl Protocol for Once {
+    ///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         if conn.write(b"that will do\n").is_ok() {
+    ///             conn.close_write();
+    ///         }
+    ///         Ok(bytes.len())
+    ///     }
+    /// }
+    /// ```
     pub fn close_write(&mut self) {
         self.ask(END);
     }
 
     /// Closes with a RST: what was not sent is thrown away.
+    ///
+    /// ```
+    /// use netpoller::{Conn, Protocol};
+    /// # use std::io;
+    /// /// Has nothing to say to a peer that speaks another protocol.
+    /// struct Strict;
+    /// impl Protocol for Strict {
+    ///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         if !bytes.starts_with(b"MAGIC") {
+    ///             conn.abort();
+    ///         }
+    ///         Ok(bytes.len())
+    ///     }
+    /// }
+    /// ```
     pub fn abort(&mut self) {
         self.ask(ABORT);
     }
@@ -554,6 +623,18 @@ impl Conn {
     /// Whether the connection is to end as soon as nothing is in flight on it: the server is being
     /// drained, or the connection has reached its greatest age.
     /// [`draining`](crate::Protocol::draining) was called, or will be.
+    ///
+    /// ```
+    /// use netpoller::Conn;
+    ///
+    /// /// Of an answer of HTTP: whether the client may send another request.
+    /// fn head(conn: &Conn) -> &'static str {
+    ///     match conn.is_draining() {
+    ///         true => "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
+    ///         false => "HTTP/1.1 200 OK\r\n\r\n",
+    ///     }
+    /// }
+    /// ```
     pub fn is_draining(&self) -> bool {
         self.shared.phase.get() != Phase::Serving || self.old_at() <= self.now()
     }

@@ -74,6 +74,14 @@ impl CloseReason {
 
     /// `Ok` if the connection ended in good order, and else the error.
     ///
+    /// ```
+    /// use netpoller::CloseReason;
+    ///
+    /// assert!(CloseReason::Drained.into_result().is_ok());
+    /// let broken = CloseReason::Error(std::io::ErrorKind::ConnectionReset.into());
+    /// assert!(broken.into_result().is_err());
+    /// ```
+    ///
     /// # Errors
     ///
     /// The reason's.

@@ -68,6 +68,16 @@ pub trait Filter: 'static {
     /// The connection begins. It is called before [`Protocol::open`](crate::Protocol::open), which is not
     /// called if this closes the connection.
     ///
+    /// ```
+    /// use netpoller::FilterIo;
+    ///
+    /// /// A filter's `open`: says which version it speaks, before the protocol says anything.
+    /// fn open(io: &mut FilterIo) -> std::io::Result<()> {
+    ///     io.to_peer(b"v2\n");
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
     /// # Errors
     ///
     /// An error closes the connection.
@@ -79,6 +89,22 @@ pub trait Filter: 'static {
     /// The peer sent something. Returns how many of the bytes are used; the others are offered again,
     /// at once if some were used, and else together with more.
     ///
+    /// ```
+    /// use netpoller::FilterIo;
+    ///
+    /// /// A filter's `incoming`, of frames behind their length in a byte.
+    /// fn incoming(bytes: &[u8], io: &mut FilterIo) -> std::io::Result<usize> {
+    ///     let Some((&length, rest)) = bytes.split_first() else {
+    ///         return Ok(0);
+    ///     };
+    ///     let Some(frame) = rest.get(..length.into()) else {
+    ///         return Ok(0); // half a frame: it comes again, with more
+    ///     };
+    ///     io.to_protocol(frame);
+    ///     Ok(1 + frame.len())
+    /// }
+    /// ```
+    ///
     /// # Errors
     ///
     /// An error closes the connection.
@@ -87,6 +113,18 @@ pub trait Filter: 'static {
     /// The protocol, a handle or a heartbeat writes. Returns how many of the bytes are used; the
     /// others are offered again, together with what is written next, and after each call of
     /// [`incoming`](Filter::incoming).
+    ///
+    /// ```
+    /// use netpoller::FilterIo;
+    ///
+    /// /// A filter's `outgoing`, which makes frames of 255 bytes at most.
+    /// fn outgoing(bytes: &[u8], io: &mut FilterIo) -> std::io::Result<usize> {
+    ///     let frame = &bytes[..bytes.len().min(255)];
+    ///     io.to_peer(&[frame.len() as u8]);
+    ///     io.to_peer(frame);
+    ///     Ok(frame.len())
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
@@ -106,6 +144,16 @@ pub trait Filter: 'static {
     /// Our direction ends, and all that was written has gone out: write the last bytes to the peer
     /// here. Later output is dropped. It is not called when the connection is aborted or broken.
     ///
+    /// ```
+    /// use netpoller::FilterIo;
+    ///
+    /// /// A filter's `closing`: an empty frame, so that the peer can tell the end from a cut.
+    /// fn closing(io: &mut FilterIo) -> std::io::Result<()> {
+    ///     io.to_peer(&[0]);
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
     /// # Errors
     ///
     /// An error closes the connection.
@@ -116,7 +164,30 @@ pub trait Filter: 'static {
 }
 
 /// A [`Filter`], or an `Option` of one, for a connection: `None` leaves it without, and costs nothing.
-/// [`Server::filter`](crate::Server::filter) has an example.
+///
+/// ```
+/// use netpoller::{Filter, FilterIo, IntoFilter, Peer};
+/// # use std::io;
+/// /// Passes everything on.
+/// struct Plain;
+/// impl Filter for Plain {
+///     fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+///         io.to_protocol(bytes);
+///         Ok(bytes.len())
+///     }
+///     fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+///         io.to_peer(bytes);
+///         Ok(bytes.len())
+///     }
+/// }
+///
+/// /// For `Server::filter`: peers of this machine go without.
+/// fn choose(peer: &Peer) -> Option<Plain> {
+///     let is_local = peer.addr.socket().is_some_and(|addr| addr.ip().is_loopback());
+///     (!is_local).then_some(Plain)
+/// }
+/// assert!(Plain.into_filter().is_some());
+/// ```
 pub trait IntoFilter {
     /// The connection's filter, if it is to have one.
     fn into_filter(self) -> Option<Box<dyn Filter>>;

@@ -238,6 +238,19 @@ impl ConnHandle {
 
     /// Queues a copy of the bytes.
     ///
+    /// ```
+    /// use netpoller::ConnHandle;
+    ///
+    /// /// Answers when a job on another thread has ended.
+    /// fn answer_later(handle: ConnHandle, job: impl FnOnce() -> Vec<u8> + Send + 'static) {
+    ///     netpoller::spawn(async move {
+    ///         if let Ok(answer) = netpoller::spawn_blocking(job).await {
+    ///             let _ = handle.write(&answer); // An error if the peer has gone meanwhile.
+    ///         }
+    ///     });
+    /// }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The connection is closed, or its direction to the peer has ended or is to. More would wait
@@ -281,6 +294,18 @@ impl ConnHandle {
     }
 
     /// Bytes that wait to be written.
+    ///
+    /// ```
+    /// use netpoller::ConnHandle;
+    ///
+    /// /// News of the moment, for those who can follow.
+    /// fn tell(listeners: &mut Vec<ConnHandle>, news: &[u8]) {
+    ///     listeners.retain(|listener| !listener.is_closed());
+    ///     for listener in listeners.iter().filter(|listener| listener.queued() < 64 << 10) {
+    ///         let _ = listener.write(news);
+    ///     }
+    /// }
+    /// ```
     pub fn queued(&self) -> usize {
         let inbox = self.mailbox.inbox();
         inbox.left.bytes + inbox.queued
@@ -306,6 +331,19 @@ impl ConnHandle {
     }
 
     /// Closes the connection once all is written. Later writes are refused.
+    ///
+    /// ```
+    /// use netpoller::ConnHandle;
+    ///
+    /// /// Room for one more: the oldest goes, with a word if it takes it.
+    /// fn make_room(members: &mut Vec<ConnHandle>) {
+    ///     let oldest = members.remove(0);
+    ///     match oldest.write(b"good-bye\n") {
+    ///         Ok(()) => oldest.close(), // once that is written
+    ///         Err(_) => oldest.abort(),
+    ///     }
+    /// }
+    /// ```
     pub fn close(&self) {
         self.mailbox.ask(CLOSE);
     }

@@ -119,6 +119,18 @@ pub use state::Drain;
 pub trait Protocol: 'static {
     /// The connection begins.
     ///
+    /// ```
+    /// use netpoller::{Conn, Protocol};
+    /// # use std::io;
+    /// struct Smtp;
+    /// impl Protocol for Smtp {
+    ///     fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+    ///         conn.write(b"220 ready\r\n") // the server speaks first
+    ///     }
+    /// #   fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> { Ok(bytes.len()) }
+    /// }
+    /// ```
+    ///
     /// # Errors
     ///
     /// An error closes the connection.
@@ -131,6 +143,21 @@ pub trait Protocol: 'static {
     /// offered again: at once, if some were used and the protocol does not [wait](Conn::wait);
     /// otherwise with new bytes, or when as many are there as the protocol [needs](Conn::need).
     ///
+    /// ```
+    /// use netpoller::{Conn, Protocol};
+    /// # use std::io;
+    /// /// Answers each pair of bytes with their sum.
+    /// struct Sums;
+    /// impl Protocol for Sums {
+    ///     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         for pair in bytes.chunks_exact(2) {
+    ///             conn.write(&[pair[0].wrapping_add(pair[1])])?;
+    ///         }
+    ///         Ok(bytes.len() / 2 * 2) // an odd byte comes again, with more
+    ///     }
+    /// }
+    /// ```
+    ///
     /// # Errors
     ///
     /// An error closes the connection.
@@ -138,6 +165,24 @@ pub trait Protocol: 'static {
 
     /// The peer will send no more. The default closes the connection once all is written. An
     /// implementation that does not close leaves it open for writing.
+    ///
+    /// ```
+    /// use netpoller::{Conn, Protocol};
+    /// # use std::io;
+    /// /// Counts what comes, and tells it at the end.
+    /// struct Count(usize);
+    /// impl Protocol for Count {
+    ///     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         self.0 += bytes.len();
+    ///         Ok(bytes.len())
+    ///     }
+    ///     fn end(&mut self, conn: &mut Conn) -> io::Result<()> {
+    ///         conn.write(format!("{} bytes\n", self.0).as_bytes())?;
+    ///         conn.close();
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
@@ -182,6 +227,18 @@ pub trait Protocol: 'static {
     /// The peer has shown no sign of life for the [idle timeout](crate::Server::idle_timeout), and the
     /// connection is about to be closed. What is written now is the last. A drain calls
     /// [`draining`](Protocol::draining). If the idle timeout passes during a drain, this is called too.
+    ///
+    /// ```
+    /// use netpoller::{Conn, Protocol};
+    /// # use std::io;
+    /// struct Smtp;
+    /// impl Protocol for Smtp {
+    /// #   fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> { Ok(bytes.len()) }
+    ///     fn idle(&mut self, conn: &mut Conn) -> io::Result<()> {
+    ///         conn.write(b"421 timeout\r\n")
+    ///     }
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
@@ -241,6 +298,26 @@ pub trait Protocol: 'static {
     /// The peer has taken so much of what waited for it that there is room again: see
     /// [`Limits::low_water`](crate::Limits::low_water).
     ///
+    /// ```
+    /// use netpoller::{Conn, Protocol};
+    /// # use std::io;
+    /// /// Sends all numbers, as fast as the peer takes them.
+    /// struct Numbers(u64);
+    /// impl Protocol for Numbers {
+    ///     fn open(&mut self, conn: &mut Conn) -> io::Result<()> {
+    ///         self.writable(conn)
+    ///     }
+    ///     fn writable(&mut self, conn: &mut Conn) -> io::Result<()> {
+    ///         while !conn.is_full() {
+    ///             conn.write(format!("{}\n", self.0).as_bytes())?;
+    ///             self.0 += 1;
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// #   fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> { Ok(bytes.len()) }
+    /// }
+    /// ```
+    ///
     /// # Errors
     ///
     /// An error closes the connection.
@@ -263,6 +340,18 @@ pub trait Protocol: 'static {
     /// The connection has ended; `why` says why. It is the last call, and always made once, after a panic
     /// in another callback and at the runtime's end too. The default calls
     /// [`closed`](Protocol::closed).
+    ///
+    /// ```
+    /// use netpoller::{CloseReason, Conn, Protocol};
+    /// # use std::io;
+    /// struct Player(u32);
+    /// impl Protocol for Player {
+    /// #   fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> { Ok(bytes.len()) }
+    ///     fn ended(&mut self, why: CloseReason) {
+    ///         println!("player {} is gone: {why}", self.0);
+    ///     }
+    /// }
+    /// ```
     fn ended(&mut self, why: CloseReason) {
         self.closed(why.into_result());
     }

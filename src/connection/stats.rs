@@ -100,6 +100,14 @@ counters! {
 impl WorkerStats {
     /// How many connections have ended by each [reason](crate::CloseReason), under its name. All together
     /// they are those that were accepted and are not open.
+    ///
+    /// ```
+    /// use netpoller::WorkerStats;
+    ///
+    /// let ends = WorkerStats::default().ends();
+    /// assert_eq!(ends.iter().map(|(_, count)| count).sum::<u64>(), 0);
+    /// assert_eq!(ends[0], ("peer", 0)); // in good order
+    /// ```
     pub fn ends(&self) -> [(&'static str, u64); 8] {
         [
             ("peer", self.left),
@@ -115,6 +123,14 @@ impl WorkerStats {
 
     /// How many accepts have failed for each reason, under its name. All together they are
     /// [`refused`](WorkerStats::refused).
+    ///
+    /// ```
+    /// use netpoller::WorkerStats;
+    ///
+    /// for (reason, count) in WorkerStats::default().accept_errors() {
+    ///     println!("accepts failed: {reason} {count}");
+    /// }
+    /// ```
     pub fn accept_errors(&self) -> [(&'static str, u64); 4] {
         [
             ("no_descriptor", self.no_descriptor),

@@ -283,6 +283,22 @@ impl<K: Kind> Listener<K> {
     /// Accepts until the listener is closed, and runs `handler` for each connection, in a task of
     /// its own: [`Serve`] with its defaults.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{TcpListener, TcpStream, net, spawn};
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let serving = spawn(listener.serve(async |stream, _| net::copy(&stream, &stream).await));
+    /// let client = TcpStream::connect(listener.local_addr()?).await?;
+    /// client.write_all(b"hello").await?;
+    /// assert_eq!(client.read(&mut [0; 8]).await?, 5);
+    /// listener.close()?;
+    /// serving.await.unwrap()?;
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`Serve::run`].
@@ -345,6 +361,25 @@ impl<K: Kind> Serve<K> {
     /// At most `max` connections at once; without a limit by default. While there are so many, the
     /// next is not accepted: it waits in the system's backlog until one has ended, with its task.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{Serve, TcpListener, TcpStream, spawn};
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let serve = Serve::new(listener.clone()).max_connections(1);
+    /// let counters = serve.counters();
+    /// let _serving = spawn(serve.run(async |stream: TcpStream, _| stream.read(&mut [0]).await));
+    /// let one = TcpStream::connect(listener.local_addr()?).await?;
+    /// let two = TcpStream::connect(listener.local_addr()?).await?; // waits in the backlog
+    /// one.close()?;
+    /// two.close_write()?;
+    /// assert_eq!(two.read(&mut [0]).await?, 0); // its turn came, and has passed
+    /// assert_eq!(counters.accepted(), 2);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Panics
     ///
     /// If it is zero: nothing would ever be served.
@@ -364,6 +399,19 @@ impl<K: Kind> Serve<K> {
 
     /// Serves until the listener is closed. What the handler's future returns is dropped; if it
     /// panics, that is logged, and the others go on.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{NetError, Serve, TcpListener, TcpStream, time};
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// listener.set_deadline(Some(time::now()))?;
+    /// let served = Serve::new(listener).run(async |_: TcpStream, peer| println!("{peer}")).await;
+    /// assert!(served.unwrap_err().is_timeout());
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -412,7 +460,7 @@ struct ServeCounts {
     episodes: Counter,
 }
 
-/// The counters of a [`Serve`], which has an example: what it has done, and what it serves now.
+/// The counters of a [`Serve`]: what it has done, and what it serves now.
 ///
 /// They are not `Send`, because they share their memory with the tasks of that thread without a lock.
 ///

@@ -54,6 +54,22 @@ pub struct Datagram<K> {
 impl<K: Kind> Datagram<K> {
     /// Receives a message, and says from where it comes. A sender of Unix may have no name.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::UdpSocket;
+    /// let ours = UdpSocket::bind("127.0.0.1:0").await?;
+    /// let theirs = UdpSocket::bind("127.0.0.1:0").await?;
+    /// theirs.send_to(b"ping", ours.local_addr()?).await?;
+    /// let mut buffer = [0; 1500];
+    /// let (length, from) = ours.recv_from(&mut buffer).await?;
+    /// assert_eq!(&buffer[..length], b"ping");
+    /// ours.send_to(b"pong", from).await?;
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`recv`](Datagram::recv).
@@ -97,6 +113,20 @@ impl<K> Datagram<K> {
 
     /// Receives what is there without waiting.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (ours, theirs) = netpoller::UnixDatagram::pair()?;
+    /// let error = ours.try_recv(&mut [0; 8]).unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    /// theirs.try_send(b"a message")?;
+    /// ours.readable().await?;
+    /// assert_eq!(ours.try_recv(&mut [0; 1500])?, 9);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`io::ErrorKind::WouldBlock`] if nothing is; else as [`recv`](Datagram::recv).
@@ -106,6 +136,20 @@ impl<K> Datagram<K> {
 
     /// Receives a message without taking it out: the next receive gets it again. With an empty
     /// buffer it returns at once.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (ours, theirs) = netpoller::UnixDatagram::pair()?;
+    /// theirs.send(b"a message").await?;
+    /// let mut kind = [0; 1];
+    /// ours.peek(&mut kind).await?;
+    /// assert_eq!(&kind, b"a");
+    /// assert_eq!(ours.recv(&mut [0; 1500]).await?, 9); // all of it, again
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -142,6 +186,17 @@ impl<K> Datagram<K> {
     }
 
     /// Sends a message to the peer without waiting.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (ours, theirs) = netpoller::UnixDatagram::pair()?;
+    /// assert_eq!(ours.try_send(b"ping")?, 4);
+    /// assert_eq!(theirs.recv(&mut [0; 8]).await?, 4);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -242,6 +297,20 @@ impl Datagram<Udp> {
     /// Connects: from now on the socket sends to `addr`, and receives from there only. Connecting
     /// again changes the peer.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::UdpSocket;
+    /// let server = UdpSocket::bind("127.0.0.1:0").await?;
+    /// let client = UdpSocket::bind("127.0.0.1:0").await?;
+    /// client.connect(server.local_addr()?).await?;
+    /// client.send(b"ping").await?;
+    /// assert_eq!(server.recv_from(&mut [0; 8]).await?, (4, client.local_addr()?));
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// An [`OpError`](crate::OpError) with `dial` as its operation.
@@ -271,6 +340,20 @@ impl Datagram<Udp> {
 
     /// Sends a message to `addr`; waits while the system has no room for it. All of it goes, or
     /// nothing.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::UdpSocket;
+    /// let server = UdpSocket::bind("127.0.0.1:0").await?;
+    /// let client = UdpSocket::bind("127.0.0.1:0").await?;
+    /// let port = server.local_addr()?.port();
+    /// assert_eq!(client.send_to(b"ping", ("127.0.0.1", port)).await?, 4);
+    /// assert_eq!(server.recv(&mut [0; 8]).await?, 4);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

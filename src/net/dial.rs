@@ -112,6 +112,20 @@ impl Stream<Tcp> {
 impl Dialer {
     /// Go's defaults: any family, no limit, 300 ms until the other family is tried too, keep-alive
     /// every 15 s.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{Dialer, TcpListener};
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let dialer = Dialer::new();
+    /// for _ in 0..2 {
+    ///     dialer.dial(listener.local_addr()?).await?; // as `TcpStream::connect`
+    /// }
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     pub fn new() -> Self {
         Dialer {
             resolution: Resolution::new("dial", Network::Tcp),
@@ -146,12 +160,36 @@ impl Dialer {
     }
 
     /// The latest time for a dial. A deadline in the past fails each dial at once.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{Dialer, NetError, time};
+    /// let late = Dialer::new().deadline(time::now());
+    /// assert!(late.dial("127.0.0.1:1").await.unwrap_err().is_timeout());
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     pub fn deadline(mut self, when: Instant) -> Self {
         self.deadline = Some(when);
         self
     }
 
     /// The scope that a dial belongs to: the dial ends with the scope.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{CancelToken, Dialer, NetError};
+    /// let scope = CancelToken::new();
+    /// let dialer = Dialer::new().cancel(&scope);
+    /// scope.cancel();
+    /// assert!(dialer.dial("127.0.0.1:1").await.unwrap_err().is_canceled());
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     pub fn cancel(mut self, scope: &CancelToken) -> Self {
         self.cancel = Some(scope.clone());
         self
@@ -159,6 +197,19 @@ impl Dialer {
 
     /// The address to dial from; with port 0 the system chooses the port. Only addresses of its
     /// family are dialled, unless it is `0.0.0.0` or `::`.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{Dialer, TcpListener};
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let from = "127.0.0.1:0".parse().unwrap();
+    /// let stream = Dialer::new().local_addr(from).dial(listener.local_addr()?).await?;
+    /// assert_eq!(stream.local_addr()?.ip(), from.ip());
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     pub fn local_addr(mut self, address: SocketAddr) -> Self {
         self.local = Some(unmapped(address));
         self
@@ -166,12 +217,41 @@ impl Dialer {
 
     /// How long the first family is tried alone, 300 ms by default. With [`Duration::MAX`] the other
     /// is tried only after the first has failed.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{Dialer, TcpListener};
+    /// use std::time::Duration;
+    /// let listener = TcpListener::bind("localhost:0").await?;
+    /// let port = listener.local_addr()?.port();
+    /// let hasty = Dialer::new().fallback_delay(Duration::from_millis(50));
+    /// hasty.dial(("localhost", port)).await?;
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     pub fn fallback_delay(mut self, delay: Duration) -> Self {
         self.fallback_delay = delay;
         self
     }
 
     /// TCP's own probing of an idle peer; `None` for none.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{Dialer, KeepAlive, TcpListener};
+    /// use std::time::Duration;
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let minute = KeepAlive::new().with_idle(Duration::from_secs(60));
+    /// let dialer = Dialer::new().keepalive(Some(minute));
+    /// let stream = dialer.dial(listener.local_addr()?).await?;
+    /// assert_eq!(stream.keepalive()?, Some(minute));
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     pub fn keepalive(mut self, keepalive: Option<KeepAlive>) -> Self {
         self.keepalive = keepalive;
         self
@@ -179,6 +259,22 @@ impl Dialer {
 
     /// Dials `addr`, for instance `"example.com:https"` or a [`SocketAddr`]. An empty host is this
     /// machine.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{Dialer, TcpListener};
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let address = listener.local_addr()?;
+    /// let stream = Dialer::new().dial(address).await?;
+    /// assert_eq!(stream.peer_addr()?, address);
+    ///
+    /// let error = Dialer::new().dial("127.0.0.1:1").await.unwrap_err();
+    /// assert_eq!(error.to_string(), "dial tcp 127.0.0.1:1: connect: connection refused");
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -219,6 +219,17 @@ impl OpError {
     }
 
     /// The system's error number, if a system call failed.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{NetError, TcpStream};
+    /// let error = TcpStream::connect("127.0.0.1:1").await.unwrap_err();
+    /// assert_eq!(error.op_error().unwrap().raw_os_error(), Some(libc::ECONNREFUSED));
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     pub fn raw_os_error(&self) -> Option<i32> {
         self.cause.io()?.raw_os_error()
     }
@@ -320,12 +331,60 @@ pub trait NetError {
     /// ```
     fn is_timeout(&self) -> bool;
     /// Trying again may help, as after a timeout or a shortage.
+    ///
+    /// ```
+    /// use netpoller::NetError;
+    /// use std::io;
+    /// let shortage = io::Error::from_raw_os_error(libc::EMFILE);
+    /// assert!(shortage.is_temporary());
+    /// assert!(!io::Error::from_raw_os_error(libc::EINVAL).is_temporary());
+    /// ```
     fn is_temporary(&self) -> bool;
     /// The socket was closed on our side.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{NetError, UnixStream};
+    /// let (ours, theirs) = UnixStream::pair()?;
+    /// ours.close()?;
+    /// assert!(ours.read(&mut [0; 8]).await.unwrap_err().is_closed());
+    /// // That the peer has closed is no error of a read: it is the end.
+    /// assert_eq!(theirs.read(&mut [0; 8]).await?, 0);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     fn is_closed(&self) -> bool;
     /// A cancel scope ended the operation.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{CancelToken, Dialer, NetError};
+    /// let scope = CancelToken::new();
+    /// scope.cancel();
+    /// let error = Dialer::new().cancel(&scope).dial("127.0.0.1:1").await.unwrap_err();
+    /// assert!(error.is_canceled() && !error.is_timeout());
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     fn is_canceled(&self) -> bool;
     /// The operation that failed, with its addresses.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{NetError, TcpStream};
+    /// let error = TcpStream::connect("127.0.0.1:1").await.unwrap_err();
+    /// let failed = error.op_error().unwrap();
+    /// assert_eq!((failed.op, failed.net), ("dial", "tcp"));
+    /// assert_eq!(failed.addr.as_ref().unwrap().to_string(), "127.0.0.1:1");
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     fn op_error(&self) -> Option<&OpError>;
 }
 

@@ -150,6 +150,20 @@ macro_rules! carriers {
             /// When writes fail with a timeout: see
             #[doc = concat!("[`set_read_deadline`](", stringify!($Handle), "::set_read_deadline).")]
             ///
+            /// ```
+            /// # fn main() -> std::io::Result<()> {
+            /// # netpoller::Runtime::new()?.block_on(async {
+            /// use netpoller::{NetError, UnixStream, time};
+            /// let (ours, theirs) = UnixStream::pair()?;
+            /// theirs.write_all(b"hello").await?;
+            /// ours.set_write_deadline(Some(time::now()))?;
+            /// assert!(ours.write(b"late").await.unwrap_err().is_timeout());
+            /// assert_eq!(ours.read(&mut [0; 8]).await?, 5); // reads have their own
+            /// # Ok(())
+            /// # })
+            /// # }
+            /// ```
+            ///
             /// # Errors
             ///
             /// Closed.
@@ -162,6 +176,26 @@ macro_rules! carriers {
             /// Waits until a read may succeed, or would report an end of file or an error. A new socket counts
             /// as ready until a try says `WouldBlock`, also one whose connect(2) is under way.
             ///
+            /// ```
+            /// # fn main() -> std::io::Result<()> {
+            /// # netpoller::Runtime::new()?.block_on(async {
+            /// use std::io::ErrorKind::WouldBlock;
+            /// let (ours, theirs) = netpoller::UnixStream::pair()?;
+            /// theirs.write_all(b"hello").await?;
+            /// let mut buffer = [0; 16];
+            /// let got = loop {
+            ///     ours.readable().await?;
+            ///     match ours.try_read(&mut buffer) {
+            ///         Err(error) if error.kind() == WouldBlock => continue, // it only seemed so
+            ///         read => break read?,
+            ///     }
+            /// };
+            /// assert_eq!(&buffer[..got], b"hello");
+            /// # Ok(())
+            /// # })
+            /// # }
+            /// ```
+            ///
             /// # Errors
             ///
             /// A timeout once the read deadline has passed; closed.
@@ -171,6 +205,24 @@ macro_rules! carriers {
 
             /// Waits until a write may take something, or would fail: see
             #[doc = concat!("[`readable`](", stringify!($Handle), "::readable) for new sockets.")]
+            ///
+            /// ```
+            /// # fn main() -> std::io::Result<()> {
+            /// # netpoller::Runtime::new()?.block_on(async {
+            /// let (ours, theirs) = netpoller::UnixStream::pair()?;
+            /// while ours.try_write(&[0; 64 << 10]).is_ok() {}
+            /// let reading = netpoller::spawn(async move {
+            ///     while theirs.read_with(|bytes| bytes.len()).await? > 0 {}
+            ///     std::io::Result::Ok(())
+            /// });
+            /// ours.writable().await?; // the task has made room
+            /// assert!(ours.try_write(b"more")? > 0);
+            /// ours.close()?;
+            /// reading.await.unwrap()?;
+            /// # Ok(())
+            /// # })
+            /// # }
+            /// ```
             ///
             /// # Errors
             ///
@@ -217,6 +269,19 @@ macro_rules! carriers {
             /// Makes a system call of your own on the lent descriptor, without waiting: as
             #[doc = concat!("[`io`](", stringify!($Handle), "::io),")]
             /// once. It does not wait for the operations that queue for the direction.
+            ///
+            /// ```
+            /// # fn main() -> std::io::Result<()> {
+            /// # netpoller::Runtime::new()?.block_on(async {
+            /// use netpoller::{Direction, UnixStream};
+            /// use socket2::SockRef;
+            /// let (ours, _theirs) = UnixStream::pair()?;
+            /// let sent = ours.try_io(Direction::Write, |fd| SockRef::from(&fd).send(b"hello"))?;
+            /// assert_eq!(sent, 5);
+            /// # Ok(())
+            /// # })
+            /// # }
+            /// ```
             ///
             /// # Errors
             ///
@@ -290,6 +355,18 @@ macro_rules! sockets {
 
             /// The peer's address.
             ///
+            /// ```
+            /// # fn main() -> std::io::Result<()> {
+            /// # netpoller::Runtime::new()?.block_on(async {
+            /// use netpoller::{TcpListener, TcpStream};
+            /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+            /// let stream = TcpStream::connect(listener.local_addr()?).await?;
+            /// assert_eq!(stream.peer_addr()?, listener.local_addr()?);
+            /// # Ok(())
+            /// # })
+            /// # }
+            /// ```
+            ///
             /// # Errors
             ///
             /// Not connected; no longer connected, if it was not asked for before.
@@ -343,6 +420,20 @@ macro_rules! from_std {
 
             /// Gives the socket to std. It stays non-blocking, and for other handles it is closed.
             /// A Unix listener's path stays.
+            ///
+            /// ```
+            /// # fn main() -> std::io::Result<()> {
+            /// # netpoller::Runtime::new()?.block_on(async {
+            /// use std::io::{Read, Write};
+            /// let (ours, theirs) = netpoller::UnixStream::pair()?;
+            /// theirs.write_all(b"hello").await?;
+            /// let mut ours = ours.into_std()?;
+            /// ours.set_nonblocking(false)?; // for a thread that may block
+            /// ours.read_exact(&mut [0; 5])?;
+            /// # Ok(())
+            /// # })
+            /// # }
+            /// ```
             ///
             /// # Errors
             ///

@@ -54,6 +54,17 @@ common_settings!(ListenConfig);
 impl ListenConfig {
     /// Go's defaults: SO_REUSEADDR, the system's own limit as the backlog, and for an empty host
     /// every address of both families.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::ListenConfig;
+    /// let listener = ListenConfig::new().bind("127.0.0.1:0").await?; // as `TcpListener::bind`
+    /// assert_ne!(listener.local_addr()?.port(), 0);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     pub fn new() -> Self {
         ListenConfig {
             resolution: Resolution::new(LISTEN, Network::Tcp),
@@ -73,6 +84,19 @@ impl ListenConfig {
     /// Lets several listeners share the port, each with its own queue (SO_REUSEPORT, on FreeBSD
     /// SO_REUSEPORT_LB). On Linux and FreeBSD the system spreads connections over them; elsewhere
     /// one of them gets all.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::ListenConfig;
+    /// let config = ListenConfig::new().reuse_port(true);
+    /// let one = config.bind("127.0.0.1:0").await?;
+    /// let other = config.bind(one.local_addr()?).await?; // for another thread
+    /// assert_eq!(one.local_addr()?, other.local_addr()?);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     pub fn reuse_port(mut self, reuse: bool) -> Self {
         self.reuse_port = reuse;
         self
@@ -80,12 +104,39 @@ impl ListenConfig {
 
     /// Whether an IPv6 socket takes IPv6 connections alone (IPV6_V6ONLY). By default it does so on
     /// `tcp6` and not on `tcp`, where "every address" means both families, if the system can.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::ListenConfig;
+    /// // A machine may have no IPv6.
+    /// if let Ok(listener) = ListenConfig::new().only_v6(true).bind("[::1]:0").await {
+    ///     assert!(listener.local_addr()?.is_ipv6());
+    /// }
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     pub fn only_v6(mut self, only: bool) -> Self {
         self.resolution.only_v6 = Some(only);
         self
     }
 
     /// Listens on `addr`; port 0 takes a free one, which [`Listener::local_addr`] tells.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{ListenConfig, NetError};
+    /// let config = ListenConfig::new().backlog(64);
+    /// let listener = config.bind("localhost:0").await?;
+    /// let error = config.bind(listener.local_addr()?).await.unwrap_err();
+    /// assert!(error.to_string().ends_with("bind: address already in use"));
+    /// assert_eq!(error.op_error().unwrap().op, "listen");
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -176,6 +227,20 @@ pub struct Listener<K> {
 }
 
 /// A TCP listener: see [`Listener`].
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # netpoller::Runtime::new()?.block_on(async {
+/// use netpoller::{TcpListener, TcpStream};
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let client = TcpStream::connect(listener.local_addr()?).await?;
+/// let (server, _peer) = listener.accept().await?;
+/// server.write_all(b"welcome").await?;
+/// assert_eq!(client.read_with(|bytes| bytes.to_vec()).await?, b"welcome");
+/// # Ok(())
+/// # })
+/// # }
+/// ```
 pub type TcpListener = Listener<Tcp>;
 
 impl Listener<Tcp> {
@@ -326,6 +391,21 @@ impl<K> Listener<K> {
 
     /// Closes the listener, for every handle, and frees the port before it returns. A parked accept
     /// fails with "use of closed network connection".
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{NetError, TcpListener, spawn, yield_now};
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let same = listener.clone();
+    /// let accepting = spawn(async move { same.accept().await });
+    /// yield_now().await;
+    /// listener.close()?;
+    /// assert!(accepting.await.unwrap().unwrap_err().is_closed());
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

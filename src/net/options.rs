@@ -39,6 +39,20 @@ impl Stream<Tcp> {
     /// Whether small writes are sent at once, without waiting for more (TCP_NODELAY). On by
     /// default, as in Go.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{TcpListener, TcpStream};
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let stream = TcpStream::connect(listener.local_addr()?).await?;
+    /// assert!(stream.nodelay()?);
+    /// stream.set_nodelay(false)?; // for many small writes of one message
+    /// assert!(!stream.nodelay()?);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The system's; closed.
@@ -62,6 +76,21 @@ impl Stream<Tcp> {
     ///
     /// Fractions of a second are rounded up.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{TcpListener, TcpStream};
+    /// use std::time::Duration;
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let stream = TcpStream::connect(listener.local_addr()?).await?;
+    /// assert_eq!(stream.linger()?, None);
+    /// stream.set_linger(Some(Duration::ZERO))?; // a close resets the connection
+    /// assert_eq!(stream.linger()?, Some(Duration::ZERO));
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The system's; closed.
@@ -82,6 +111,23 @@ impl Stream<Tcp> {
 
     /// Whether and how the system finds out that an idle peer is gone; `None` for never. On by
     /// default, every 15 seconds, as in Go.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{KeepAlive, TcpListener, TcpStream};
+    /// use std::time::Duration;
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let stream = TcpStream::connect(listener.local_addr()?).await?;
+    /// let minute = KeepAlive::new().with_idle(Duration::from_secs(60)).with_count(3);
+    /// stream.set_keepalive(Some(minute))?;
+    /// assert_eq!(stream.keepalive()?, Some(minute));
+    /// stream.set_keepalive(None)?;
+    /// assert_eq!(stream.keepalive()?, None);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -138,6 +184,17 @@ macro_rules! buffers {
             /// The size of the system's send buffer: see
             #[doc = concat!("[`set_read_buffer`](", stringify!($Handle), "::set_read_buffer).")]
             ///
+            /// ```
+            /// # fn main() -> std::io::Result<()> {
+            /// # netpoller::Runtime::new()?.block_on(async {
+            /// let (ours, _theirs) = netpoller::UnixStream::pair()?;
+            /// ours.set_write_buffer(16 * 1024)?;
+            /// assert!(ours.write_buffer()? >= 16 * 1024);
+            /// # Ok(())
+            /// # })
+            /// # }
+            /// ```
+            ///
             /// # Errors
             ///
             /// The system's; closed.
@@ -164,6 +221,17 @@ macro_rules! hops {
     ($($Handle:ident<$K:ident>)*) => { $(
         impl $Handle<$K> {
             /// How many routers what is sent may pass: IPv4's time to live, IPv6's hop limit.
+            ///
+            /// ```
+            /// # fn main() -> std::io::Result<()> {
+            /// # netpoller::Runtime::new()?.block_on(async {
+            /// let socket = netpoller::UdpSocket::bind("127.0.0.1:0").await?;
+            /// socket.set_ttl(1)?; // to this network's machines alone
+            /// assert_eq!(socket.ttl()?, 1);
+            /// # Ok(())
+            /// # })
+            /// # }
+            /// ```
             ///
             /// # Errors
             ///
@@ -219,6 +287,18 @@ fn is_ipv6(socket: &SockRef<'_>) -> io::Result<bool> {
 impl Datagram<Udp> {
     /// Whether broadcast addresses may be sent to. On by default, as in Go.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let socket = netpoller::UdpSocket::bind("127.0.0.1:0").await?;
+    /// assert!(socket.broadcast()?);
+    /// socket.set_broadcast(false)?;
+    /// assert!(!socket.broadcast()?);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The system's; closed.
@@ -238,6 +318,21 @@ impl Datagram<Udp> {
 
     /// Receives what is sent to a group as well, on the interface of this index; zero lets the
     /// system choose. For IPv4 the system always chooses.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use std::net::{IpAddr, Ipv4Addr};
+    /// let socket = netpoller::UdpSocket::bind("0.0.0.0:0").await?;
+    /// let mdns = IpAddr::from(Ipv4Addr::new(224, 0, 0, 251));
+    /// // A machine without a route for groups refuses it.
+    /// if socket.join_multicast(mdns, 0).is_ok() {
+    ///     socket.leave_multicast(mdns, 0)?;
+    /// }
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -296,6 +391,14 @@ impl Default for KeepAlive {
 
 impl KeepAlive {
     /// Go's: 15 s, 15 s, 9 probes.
+    ///
+    /// ```
+    /// use netpoller::KeepAlive;
+    /// use std::time::Duration;
+    /// let minute = Duration::from_secs(60);
+    /// let patient = KeepAlive::new().with_idle(10 * minute).with_interval(minute).with_count(5);
+    /// assert_eq!((patient.idle, patient.interval, patient.count), (10 * minute, minute, 5));
+    /// ```
     pub const fn new() -> Self {
         KeepAlive {
             idle: Duration::from_secs(15),

@@ -73,6 +73,20 @@ impl Pipe {
     /// reading blocks until there is a writer, and the other way round: open it with `O_NONBLOCK`,
     /// or for both.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::Pipe;
+    /// use std::process::{Command, Stdio};
+    /// let mut child = Command::new("echo").arg("hello").stdout(Stdio::piped()).spawn()?;
+    /// let output = Pipe::new(child.stdout.take().unwrap())?;
+    /// assert_eq!(output.read_with(|bytes| bytes.to_vec()).await?, b"hello\n");
+    /// child.wait()?;
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`io::ErrorKind::InvalidInput`] for a regular file or a directory, which the system can't wait
@@ -113,6 +127,19 @@ impl Pipe {
 
     /// Gives the descriptor out. It stays non-blocking, and for other handles it is closed.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use std::io::Write;
+    /// let (reader, writer) = netpoller::Pipe::pair()?;
+    /// let mut file = std::fs::File::from(writer.into_fd()?);
+    /// file.write_all(b"hello")?;
+    /// assert_eq!(reader.read(&mut [0; 8]).await?, 5);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Closed; lent just now by `with_fd`.
@@ -122,6 +149,20 @@ impl Pipe {
 
     /// Reads what is there, up to the buffer's length; waits while nothing is. Zero means that no
     /// writer is left; or that the buffer is empty: then it does not wait.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (reader, writer) = netpoller::Pipe::pair()?;
+    /// writer.write_all(b"hello").await?;
+    /// writer.close()?;
+    /// let mut buffer = [0; 8];
+    /// assert_eq!(reader.read(&mut buffer).await?, 5);
+    /// assert_eq!(reader.read(&mut buffer).await?, 0); // no writer is left
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -169,6 +210,20 @@ impl Pipe {
 
     /// Reads what is there without waiting.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (reader, writer) = netpoller::Pipe::pair()?;
+    /// let error = reader.try_read(&mut [0; 8]).unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    /// assert_eq!(writer.try_write(b"hello")?, 5);
+    /// reader.readable().await?;
+    /// assert_eq!(reader.try_read(&mut [0; 8])?, 5);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`io::ErrorKind::WouldBlock`] if nothing is; else as [`read`](Pipe::read).
@@ -188,6 +243,19 @@ impl Pipe {
     }
 
     /// Writes everything. No other write through these handles comes between its pieces.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (reader, writer) = netpoller::Pipe::pair()?;
+    /// let writing = netpoller::spawn(async move { writer.write_all(&[7; 1 << 20]).await });
+    /// let mut all = vec![0; 1 << 20];
+    /// reader.read_exact(&mut all).await?;
+    /// writing.await.unwrap()?;
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -256,6 +324,19 @@ impl<S: mio::event::Source> Source<S> {
     /// Registers a source with the runtime that runs this. The source's `register` must not use the
     /// runtime itself.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::Source;
+    /// let listener = mio::net::UdpSocket::bind("127.0.0.1:0".parse().unwrap())?;
+    /// let source = Source::new(listener)?;
+    /// let address = source.with(|socket| socket.local_addr())?;
+    /// assert_ne!(address.port(), 0);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The selector's, or those of the source's `register`.
@@ -273,6 +354,22 @@ impl<S: mio::event::Source> Source<S> {
 
     /// Waits until reading may succeed. The read may still say `WouldBlock`: make it by
     /// [`Source::io`], which then waits on.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{Direction, Source};
+    /// use std::io::{Read, Write};
+    /// let (ours, mut theirs) = mio::net::UnixStream::pair()?;
+    /// let ours = Source::new(ours)?;
+    /// theirs.write_all(b"!")?;
+    /// ours.readable().await?;
+    /// let got = ours.io(Direction::Read, |source| source.read(&mut [0])).await?;
+    /// assert_eq!(got, 1);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -292,6 +389,21 @@ impl<S: mio::event::Source> Source<S> {
 
     /// Moves a direction's deadline, after which operations fail with `TimedOut`. `None` takes it away.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{Direction, NetError, Source, time};
+    /// use std::io::Read;
+    /// let (ours, _theirs) = mio::net::UnixStream::pair()?;
+    /// let ours = Source::new(ours)?;
+    /// ours.set_deadline(Direction::Read, Some(time::now()))?;
+    /// let read = ours.io(Direction::Read, |source| source.read(&mut [0]));
+    /// assert!(read.await.unwrap_err().is_timeout());
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Closed, once its runtime is gone.
@@ -301,6 +413,21 @@ impl<S: mio::event::Source> Source<S> {
 
     /// Tries `attempt` whenever the direction is ready, until it says something other than
     /// `WouldBlock`.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{Direction, Source};
+    /// let ours = Source::new(mio::net::UdpSocket::bind("127.0.0.1:0".parse().unwrap())?)?;
+    /// let address = ours.with(|socket| socket.local_addr())?;
+    /// ours.io(Direction::Write, |socket| socket.send_to(b"ping", address)).await?;
+    /// let mut buffer = [0; 8];
+    /// let got = ours.io(Direction::Read, |socket| socket.recv_from(&mut buffer)).await?;
+    /// assert_eq!(got, (4, address));
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -53,13 +53,16 @@ pub struct Stream<K> {
 
 /// A TCP connection: see [`Stream`] for what it can do.
 ///
-/// ```no_run
+/// ```
 /// # fn main() -> std::io::Result<()> {
 /// # netpoller::Runtime::new()?.block_on(async {
-/// use netpoller::TcpStream;
-/// let stream = TcpStream::connect("example.com:http").await?;
+/// use netpoller::{TcpListener, TcpStream};
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let stream = TcpStream::connect(listener.local_addr()?).await?; // or "example.com:http"
+/// let (server, _) = listener.accept().await?;
 /// stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
-/// while stream.read_with(|bytes| bytes.len()).await? > 0 {}
+/// stream.close_write()?;
+/// while server.read_with(|bytes| bytes.len()).await? > 0 {}
 /// # Ok(())
 /// # })
 /// # }
@@ -126,6 +129,21 @@ impl<K> Stream<K> {
     }
 
     /// Reads into several buffers, one after the other, with one system call.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use std::io::IoSliceMut;
+    /// let (ours, theirs) = netpoller::UnixStream::pair()?;
+    /// theirs.write_all(b"headbody").await?;
+    /// let (mut head, mut body) = ([0; 4], [0; 16]);
+    /// let mut pieces = [IoSliceMut::new(&mut head), IoSliceMut::new(&mut body)];
+    /// assert_eq!(ours.read_vectored(&mut pieces).await?, 8);
+    /// assert_eq!((&head, &body[..4]), (b"head", &b"body"[..]));
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -194,6 +212,20 @@ impl<K> Stream<K> {
     }
 
     /// Reads without taking the bytes out: the next read sees them again.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (ours, theirs) = netpoller::UnixStream::pair()?;
+    /// theirs.write_all(b"GET /").await?;
+    /// let mut start = [0; 3];
+    /// assert_eq!(ours.peek(&mut start).await?, 3);
+    /// assert_eq!(&start, b"GET");
+    /// assert_eq!(ours.read_with(|bytes| bytes.to_vec()).await?, b"GET /");
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -316,6 +348,21 @@ impl<K> Stream<K> {
     /// It does not queue behind other writes: await [`writable`](Stream::writable) before it, or be the
     /// only writer.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (ours, _theirs) = netpoller::UnixStream::pair()?;
+    /// let full = loop {
+    ///     if let Err(error) = ours.try_write(&[0; 64 << 10]) {
+    ///         break error;
+    ///     }
+    /// };
+    /// assert_eq!(full.kind(), std::io::ErrorKind::WouldBlock);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`io::ErrorKind::WouldBlock`] if it takes nothing; else as [`write`](Stream::write).
@@ -352,6 +399,22 @@ impl<K> Stream<K> {
 
     /// Ends reading: a parked read gets end of file. The system may still acknowledge what the peer
     /// sends.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{UnixStream, spawn, yield_now};
+    /// let (ours, _theirs) = UnixStream::pair()?;
+    /// let same = ours.clone();
+    /// let reading = spawn(async move { same.read(&mut [0; 8]).await });
+    /// yield_now().await;
+    /// ours.close_read()?;
+    /// assert_eq!(reading.await.unwrap()?, 0); // the end
+    /// ours.write_all(b"still there").await?;
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

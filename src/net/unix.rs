@@ -82,6 +82,21 @@ pub type UnixDatagram = Datagram<Unix>;
 impl Stream<Unix> {
     /// Connects to `path`. On Linux, `@name` is a name in the abstract namespace.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::{UnixListener, UnixStream};
+    /// let path = std::env::temp_dir().join(format!("doc-connect-{}", std::process::id()));
+    /// let listener = UnixListener::bind(&path).await?;
+    /// let client = UnixStream::connect(&path).await?;
+    /// let (server, _) = listener.accept().await?;
+    /// client.write_all(b"hello").await?;
+    /// assert_eq!(server.read(&mut [0; 8]).await?, 5);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// An [`OpError`] with `dial` as its operation; if the listener's backlog is full, with
@@ -128,6 +143,21 @@ impl Stream<Unix> {
 impl Listener<Unix> {
     /// Listens on `path`. On Linux, `@name` is a name in the abstract namespace.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::UnixListener;
+    /// let path = std::env::temp_dir().join(format!("doc-listen-{}", std::process::id()));
+    /// let listener = UnixListener::bind(&path).await?;
+    /// let error = UnixListener::bind(&path).await.unwrap_err();
+    /// assert!(error.to_string().ends_with("bind: address already in use"));
+    /// drop(listener);
+    /// assert!(!path.exists());
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// An [`OpError`] with `listen` as its operation; `address already in use` if the path exists.
@@ -150,6 +180,20 @@ impl Listener<Unix> {
 
     /// Whether the path is removed when the listener is closed or dropped. By default it is, unless the
     /// listener came from std.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::UnixListener;
+    /// let path = std::env::temp_dir().join(format!("doc-unlink-{}", std::process::id()));
+    /// let listener = UnixListener::bind(&path).await?;
+    /// listener.set_unlink_on_close(false); // another process has taken the path over
+    /// listener.close()?;
+    /// std::fs::remove_file(&path)?;
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     #[doc(alias = "SetUnlinkOnClose")]
     pub fn set_unlink_on_close(&self, unlink: bool) {
         let path = match self.fd.endpoint(End::Local) {
@@ -165,6 +209,22 @@ impl Listener<Unix> {
 impl Datagram<Unix> {
     /// Binds a socket to `path`, which stays when the socket is closed. On Linux, `@name` is a
     /// name in the abstract namespace.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::UnixDatagram;
+    /// let path = std::env::temp_dir().join(format!("netpoller-doc-log-{}", std::process::id()));
+    /// let log = UnixDatagram::bind(&path).await?;
+    /// let client = UnixDatagram::unbound()?;
+    /// client.connect(&path)?;
+    /// client.send(b"a line").await?;
+    /// assert_eq!(log.recv(&mut [0; 1500]).await?, 6);
+    /// std::fs::remove_file(&path)?;
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -193,6 +253,18 @@ impl Datagram<Unix> {
     }
 
     /// Two sockets, connected to each other.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let (ours, theirs) = netpoller::UnixDatagram::pair()?;
+    /// ours.send(b"one").await?;
+    /// ours.send(b"two").await?;
+    /// assert_eq!(theirs.recv(&mut [0; 1500]).await?, 3); // messages stay apart
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -229,6 +301,20 @@ impl Datagram<Unix> {
     /// An unconnected socket learns of room only when a message that it sent itself is received.
     /// Where others may have filled the receiver's queue, set a deadline, or connect. The
     /// BSDs and macOS say `ENOBUFS` in place of waiting, as they do to Go: try again later.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// use netpoller::UnixDatagram;
+    /// let path = std::env::temp_dir().join(format!("netpoller-doc-send-{}", std::process::id()));
+    /// let log = UnixDatagram::bind(&path).await?;
+    /// assert_eq!(UnixDatagram::unbound()?.send_to(b"a line", &path).await?, 6);
+    /// assert_eq!(log.recv(&mut [0; 1500]).await?, 6);
+    /// std::fs::remove_file(&path)?;
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -228,6 +228,16 @@ pub struct Reactor<W, T = ()> {
 impl<W> Reactor<W> {
     /// A reactor on the system's selector, on the real clock.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::Reactor;
+    /// // What is parked is yours: here, the number of a machine.
+    /// let reactor: Reactor<usize> = Reactor::new()?;
+    /// assert_eq!(reactor.next_timeout(), None); // nothing to wait for
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The system's, when file descriptors run out.
@@ -285,6 +295,19 @@ impl<W> Reactor<W> {
     /// Registers a source for both directions. The reactor does not know yet whether it is ready: try
     /// first.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::Reactor;
+    /// let reactor: Reactor<usize> = Reactor::new()?;
+    /// let mut listener = mio::net::TcpListener::bind("127.0.0.1:0".parse().unwrap())?;
+    /// let descriptor = reactor.open(&mut listener)?;
+    /// assert_eq!(reactor.descriptors(), 1);
+    /// reactor.close(descriptor, &mut listener)?;
+    /// assert_eq!(reactor.descriptors(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The selector's, and `OutOfMemory` when all keys are taken.
@@ -297,6 +320,21 @@ impl<W> Reactor<W> {
 impl<W, T> Reactor<W, T> {
     /// Deregisters a source and forgets its descriptor. What was parked there is handed out by the
     /// next turn, which does not block.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::reactor::{Direction, Park, Reactor};
+    /// let reactor: Reactor<&str> = Reactor::new()?;
+    /// let (mut ours, _theirs) = mio::net::UnixStream::pair()?;
+    /// let descriptor = reactor.open(&mut ours)?;
+    /// assert_eq!(descriptor.park(Direction::Read, "reader"), Park::Parked);
+    /// reactor.close(descriptor, &mut ours)?;
+    /// let mut ready = Vec::new();
+    /// reactor.turn(None, &mut ready)?; // does not block
+    /// assert_eq!(ready, ["reader"]);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -317,6 +355,22 @@ impl<W, T> Reactor<W, T> {
     ///
     /// The call says that everything handed out before has run. A turn may return before `max_wait`
     /// with nothing in `out`.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::Reactor;
+    /// use std::time::{Duration, Instant};
+    /// let reactor: Reactor<&str> = Reactor::new()?;
+    /// reactor.timer(Instant::now(), "due");
+    /// let mut ready = Vec::new();
+    /// let turn = reactor.turn(Some(Duration::from_secs(1)), &mut ready)?;
+    /// assert_eq!((turn.expired, turn.events), (1, 0));
+    /// for machine in ready.drain(..) {
+    ///     assert_eq!(machine, "due"); // run it, before the next turn
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -344,6 +398,19 @@ impl<W, T> Reactor<W, T> {
     /// How long the next turn may sleep, at most: until the next entry of a timer wheel is due, which may be
     /// a [stale](Entries::stale) one. Zero if anything is pending, an entry is due, or the last harvest may
     /// have left events. `None` if there is no entry. Reads the clock if nothing is pending or left.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::Reactor;
+    /// use std::time::{Duration, Instant};
+    /// let reactor: Reactor<&str> = Reactor::new()?;
+    /// assert_eq!(reactor.next_timeout(), None);
+    /// reactor.timer(Instant::now() + Duration::from_secs(5), "tea");
+    /// let wait = reactor.next_timeout().unwrap();
+    /// assert!(wait > Duration::from_secs(4) && wait <= Duration::from_millis(5001));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn next_timeout(&self) -> Option<Duration> {
         let core = &self.core;
         if core.has_pending() || core.found_more.get() {
@@ -380,6 +447,21 @@ impl<W, T> Reactor<W, T> {
     }
 
     /// Moves a timer. `false` if it has fired or was canceled.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::Reactor;
+    /// use std::time::{Duration, Instant};
+    /// let reactor: Reactor<&str> = Reactor::new()?;
+    /// let hour = Duration::from_secs(3600);
+    /// let tea = reactor.timer(Instant::now() + hour, "tea");
+    /// assert!(reactor.move_timer(tea, Instant::now() + 2 * hour));
+    /// assert_eq!(reactor.timers(), 1);
+    /// assert_eq!(reactor.cancel_timer(tea), Some("tea"));
+    /// assert!(!reactor.move_timer(tea, Instant::now()));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn move_timer(&self, key: TimerKey, when: Instant) -> bool {
         let tick = self.core.clock.tick_ahead(when).unwrap_or_default();
         self.core.timers.borrow_mut().move_to(key, tick)
@@ -392,11 +474,32 @@ impl<W, T> Reactor<W, T> {
 
     /// Before each sleep, polls the selector for this long without sleeping. Answers come sooner, and the
     /// loop keeps a CPU busy for as long. With zero, the default, the loop sleeps at once.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::Reactor;
+    /// use std::time::Duration;
+    /// let reactor: Reactor<usize> = Reactor::new()?;
+    /// reactor.set_spin(Duration::from_micros(50));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_spin(&self, spin: Duration) {
         self.core.spin.set(spin);
     }
 
     /// The last reading of the clock.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::Reactor;
+    /// use std::time::{Duration, Instant};
+    /// let reactor: Reactor<usize> = Reactor::new()?;
+    /// reactor.turn(Some(Duration::ZERO), &mut Vec::new())?;
+    /// assert!(reactor.now() <= Instant::now());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn now(&self) -> Instant {
         self.core.clock.now()
     }
@@ -462,6 +565,19 @@ impl<W, T> Reactor<W, T> {
     ///
     /// Deadlines do not make it readable: wait for it no longer than [`Reactor::next_timeout`]. `f` must
     /// not use the reactor, which is borrowed while it runs.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::Reactor;
+    /// use std::os::fd::AsRawFd;
+    /// let reactor: Reactor<usize> = Reactor::new()?;
+    /// // For the loop around it: `None` under poll(2).
+    /// if let Some(fd) = reactor.with_fd(|fd| fd.as_raw_fd()) {
+    ///     println!("wait for {fd}, at most {:?}", reactor.next_timeout());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> Option<R> {
         self.core.selector.borrow().descriptor().map(f)
     }
@@ -548,6 +664,17 @@ pub struct Breaker {
 impl Breaker {
     /// Makes the turn under way, or else the next one, return soon. If a signal interrupts the call, it
     /// is repeated.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::Reactor;
+    /// let reactor: Reactor<usize> = Reactor::new()?;
+    /// reactor.breaker().break_netpoll()?;
+    /// let turn = reactor.turn(None, &mut Vec::new())?; // returns at once
+    /// assert_eq!(turn.events, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -74,8 +74,27 @@ pub(crate) const NEVER: Tick = Tick::MAX;
 
 /// One registered source: two parking slots, two deadlines, a closing flag. Go's `pollDesc`.
 ///
-/// Reached through a [`Descriptor`], which has an example. It is not `Send`, because the loop of its
-/// reactor's thread changes it without a lock.
+/// A [`Descriptor`] derefs to it. It is not `Send`, because the loop of its reactor's thread changes
+/// it without a lock.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use netpoller::reactor::{Direction, PollDesc, Reactor};
+///
+/// /// For a loop that hangs: what is it waiting for?
+/// fn show(desc: &PollDesc<&str>) {
+///     desc.parked(|direction, who| println!("{who} waits to {direction:?}, {:?}", desc.token()));
+/// }
+///
+/// let reactor: Reactor<&str> = Reactor::new()?;
+/// let (mut ours, _theirs) = mio::net::UnixStream::pair()?;
+/// let descriptor = reactor.open(&mut ours)?;
+/// let _ = descriptor.park(Direction::Read, "the reader");
+/// reactor.for_each(show);
+/// # reactor.close(descriptor, &mut ours)?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct PollDesc<W, T = ()> {
     // The fields are `Cell`s, because the registry and the handles share them.
     /// The runtime's part: a socket's locks, waiters and addresses. Nothing on a bare reactor.
@@ -133,6 +152,20 @@ impl<W, T> PollDesc<W, T> {
 
     /// Whether an operation is not refused. It may still have to wait.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::reactor::{Direction, Reactor, Refusal};
+    /// let reactor: Reactor<usize> = Reactor::new()?;
+    /// let (mut ours, _theirs) = mio::net::UnixStream::pair()?;
+    /// let descriptor = reactor.open(&mut ours)?;
+    /// assert_eq!(descriptor.check(Direction::Read), Ok(()));
+    /// descriptor.evict();
+    /// assert_eq!(descriptor.check(Direction::Read), Err(Refusal::Closed));
+    /// # reactor.close(descriptor, &mut ours)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The refusal: the descriptor is closed, or the deadline has passed and has not been moved since.
@@ -174,6 +207,23 @@ impl<W, T> PollDesc<W, T> {
     }
 
     /// Whether an attempt may succeed, as far as is known.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::reactor::{Direction, Reactor};
+    /// let reactor: Reactor<usize> = Reactor::new()?;
+    /// let (mut ours, theirs) = mio::net::UnixStream::pair()?;
+    /// let descriptor = reactor.open(&mut ours)?;
+    /// drop(theirs);
+    /// while !descriptor.is_hung_up() {
+    ///     reactor.turn(None, &mut Vec::new())?;
+    /// }
+    /// assert!(descriptor.is_ready(Direction::Read)); // a read returns the end
+    /// assert!(!descriptor.is_closed());
+    /// # reactor.close(descriptor, &mut ours)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn is_ready(&self, direction: Direction) -> bool {
         self.has(ready_bit(direction))
     }
@@ -247,6 +297,27 @@ impl<W, T> PollDesc<W, T> {
     /// [`park`](PollDesc::park). Otherwise the direction counts as ready, and `park` returns [`Park::Ready`],
     /// unless it is refused: try again until `WouldBlock`.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::reactor::{Direction, Park, Reactor};
+    /// use std::io::{Read, Write};
+    /// let reactor: Reactor<usize> = Reactor::new()?;
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let mut ours = mio::net::TcpStream::connect(listener.local_addr()?)?;
+    /// let (mut theirs, _) = listener.accept()?;
+    /// let descriptor = reactor.open(&mut ours)?;
+    /// theirs.write_all(b"hello")?;
+    /// while !descriptor.is_ready(Direction::Read) {
+    ///     reactor.turn(None, &mut Vec::new())?;
+    /// }
+    /// assert_eq!(ours.read(&mut [0; 64])?, 5); // short: no more is there
+    /// # #[cfg(all(target_os = "linux", not(mio_unsupported_force_poll_poll)))]
+    /// assert_eq!(descriptor.park_short(Direction::Read, 7), Park::Parked);
+    /// # reactor.close(descriptor, &mut ours)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Panics
     ///
     /// As [`park`](PollDesc::park).
@@ -315,6 +386,20 @@ impl<W, T> PollDesc<W, T> {
     }
 
     /// Takes out the W that is parked. Call it when the operation of that W is given up.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::reactor::{Direction, Park, Reactor};
+    /// let reactor: Reactor<&str> = Reactor::new()?;
+    /// let (mut ours, _theirs) = mio::net::UnixStream::pair()?;
+    /// let descriptor = reactor.open(&mut ours)?;
+    /// assert_eq!(descriptor.park(Direction::Read, "reader"), Park::Parked);
+    /// assert_eq!(descriptor.unpark(Direction::Read), Some("reader"));
+    /// assert_eq!(descriptor.park(Direction::Read, "another"), Park::Parked);
+    /// # reactor.close(descriptor, &mut ours)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias = "netpollunblock")]
     pub fn unpark(&self, direction: Direction) -> Option<W> {
         self.slots[direction as usize].take()
@@ -337,6 +422,23 @@ impl<W, T> PollDesc<W, T> {
     /// Clears what is known of a direction's readiness; of `Read`, also that urgent data is there. Call it
     /// after `WouldBlock`, or after a [conclusive](PollDesc::short_means_drained) short read or write. The
     /// next [`park`](PollDesc::park) waits for a new edge.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::reactor::{Direction, Park, Reactor};
+    /// use std::io::{ErrorKind, Read};
+    /// let reactor: Reactor<usize> = Reactor::new()?;
+    /// let (mut ours, _theirs) = mio::net::UnixStream::pair()?;
+    /// let descriptor = reactor.open(&mut ours)?;
+    /// let error = ours.read(&mut [0; 8]).unwrap_err();
+    /// if error.kind() == ErrorKind::WouldBlock {
+    ///     descriptor.drained(Direction::Read);
+    ///     assert_eq!(descriptor.park(Direction::Read, 7), Park::Parked);
+    /// }
+    /// # reactor.close(descriptor, &mut ours)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn drained(&self, direction: Direction) {
         let urgent = URGENT * u32::from(direction == Direction::Read);
         self.lower(ready_bit(direction) | urgent);
@@ -345,6 +447,22 @@ impl<W, T> PollDesc<W, T> {
     /// Call it when a read or write of a byte stream has moved `bytes` of the `asked`. If it was short and
     /// [conclusive](PollDesc::short_means_drained), this calls [`drained`](PollDesc::drained). Zero bytes change
     /// nothing: they may be an end of file.
+    ///
+    /// ```
+    /// use netpoller::reactor::{Descriptor, Direction};
+    /// use std::io::{self, Read};
+    ///
+    /// /// Saves the read that would say `WouldBlock`, if `socket` had less than was asked for.
+    /// fn read(
+    ///     socket: &mut mio::net::TcpStream,
+    ///     descriptor: &Descriptor<usize>,
+    ///     buffer: &mut [u8],
+    /// ) -> io::Result<usize> {
+    ///     let bytes = socket.read(buffer)?;
+    ///     descriptor.transferred(Direction::Read, bytes, buffer.len());
+    ///     Ok(bytes)
+    /// }
+    /// ```
     pub fn transferred(&self, direction: Direction, bytes: usize, asked: usize) {
         debug_assert!(bytes <= asked);
         if 0 < bytes && bytes < asked && self.short_means_drained() {
@@ -471,6 +589,22 @@ impl<W, T> PollDesc<W, T> {
 
     /// A direction's deadline, rounded up to a millisecond of the reactor's clock. `None` if none is set, or it
     /// has expired.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::reactor::{Direction, Reactor};
+    /// use std::time::{Duration, Instant};
+    /// let reactor: Reactor<usize> = Reactor::new()?;
+    /// let (mut ours, _theirs) = mio::net::UnixStream::pair()?;
+    /// let descriptor = reactor.open(&mut ours)?;
+    /// let soon = Instant::now() + Duration::from_secs(9);
+    /// descriptor.set_deadline(Direction::Read, Some(soon));
+    /// assert!(descriptor.deadline(Direction::Read) >= Some(soon)); // rounded up
+    /// assert_eq!(descriptor.deadline(Direction::Write), None);
+    /// # reactor.close(descriptor, &mut ours)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn deadline(&self, direction: Direction) -> Option<Instant> {
         let when = self.deadlines[direction as usize].get();
         (when != NEVER).then(|| self.core.clock.instant_of(when))
@@ -540,6 +674,22 @@ impl<W, T> PollDesc<W, T> {
     /// Closes the descriptor for parking, for ever: the next turn, which does not block, hands out
     /// what is parked, and every later [`park`](PollDesc::park) and [`check`](PollDesc::check) says
     /// closed.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::reactor::{Direction, Park, Reactor};
+    /// let reactor: Reactor<&str> = Reactor::new()?;
+    /// let (mut ours, _theirs) = mio::net::UnixStream::pair()?;
+    /// let descriptor = reactor.open(&mut ours)?;
+    /// assert_eq!(descriptor.park(Direction::Read, "reader"), Park::Parked);
+    /// descriptor.evict();
+    /// let mut ready = Vec::new();
+    /// reactor.turn(None, &mut ready)?; // does not block
+    /// assert_eq!(ready, ["reader"]);
+    /// # reactor.close(descriptor, &mut ours)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias = "poll_runtime_pollUnblock")]
     pub fn evict(&self) {
         self.raise(CLOSED);
@@ -625,8 +775,7 @@ impl<W> Drop for Shown<'_, W> {
     }
 }
 
-/// A handle of one registered source: see [`PollDesc`], which it derefs to, and for an example
-/// [`Reactor`](super::Reactor).
+/// A handle of one registered source: see [`PollDesc`], which it derefs to.
 ///
 /// Clones are the same descriptor. It is not `Send`: it belongs to its reactor's thread. When the last clone
 /// is dropped, the reactor forgets the descriptor and drops its events. Close the source by

@@ -14,7 +14,23 @@ use super::types::{Readiness, Token};
 
 /// One event of the selector.
 ///
-/// [`Selector`] has an example.
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use netpoller::reactor::{Event, MioSelector, Readiness, Selector, Token};
+/// let mut selector = MioSelector::new()?;
+/// let (mut ours, theirs) = mio::net::UnixStream::pair()?;
+/// let token = Token::from(mio::Token(7));
+/// selector.open(&mut ours, token)?;
+/// drop(theirs);
+/// let mut events: Vec<Event> = Vec::new();
+/// while events.is_empty() {
+///     selector.netpoll(None, &mut events)?;
+/// }
+/// assert_eq!(events[0].token, token);
+/// assert!(events[0].readiness.contains(Readiness::READ));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Which source.
@@ -25,7 +41,15 @@ pub struct Event {
 
 /// Whether a call of [`Selector::netpoll`] returned all events that had occurred.
 ///
-/// [`Selector`] has an example.
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use netpoller::reactor::{Harvest, MioSelector, Selector};
+/// let mut selector = MioSelector::new()?;
+/// let harvest = selector.netpoll(Some(std::time::Duration::ZERO), &mut Vec::new())?;
+/// assert_eq!(harvest, Harvest::Complete); // nothing has occurred, so nothing is missing
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Harvest {
     /// All events that occurred before the call were returned.
@@ -61,7 +85,22 @@ pub struct Traits {
 
 /// Ends a blocked [`Selector::netpoll`] from any thread.
 ///
-/// [`Breaker`](super::Breaker), which calls it, has an example.
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use netpoller::reactor::{Break, MioSelector, Selector, Token};
+/// use std::sync::Arc;
+/// let mut selector = MioSelector::new()?;
+/// let breaker: Arc<dyn Break> = selector.breaker();
+/// let other = std::thread::spawn(move || breaker.break_netpoll());
+/// let mut events = Vec::new();
+/// while events.is_empty() {
+///     selector.netpoll(None, &mut events)?; // sleeps until the thread breaks it
+/// }
+/// assert_eq!(events[0].token, Token::BREAK);
+/// other.join().unwrap()?;
+/// # Ok(())
+/// # }
+/// ```
 #[doc(alias = "netpollBreak")]
 pub trait Break: Send + Sync {
     /// Makes the call under way, or else the next one, return soon.
@@ -213,7 +252,16 @@ pub trait Selector {
 
 /// The system's selector (epoll, kqueue), through mio.
 ///
-/// [`Selector`] has an example.
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use netpoller::Reactor;
+/// use netpoller::reactor::MioSelector;
+/// // The same as `Reactor::new`: a selector of your own wraps it.
+/// let reactor: Reactor<usize> = Reactor::with(Box::new(MioSelector::new()?));
+/// assert_eq!(reactor.descriptors(), 0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct MioSelector {
     poll: mio::Poll,

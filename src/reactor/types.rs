@@ -67,7 +67,24 @@ pub enum Park<W> {
 
 /// What became of [`PollDesc::try_io`](super::PollDesc::try_io).
 ///
-/// `try_io` has an example.
+/// ```
+/// use netpoller::reactor::{Descriptor, Direction, TryIo};
+/// use std::io::{self, Read};
+///
+/// /// What was read for a machine, or `None` if it is parked.
+/// fn read(
+///     socket: &mut mio::net::TcpStream,
+///     descriptor: &Descriptor<usize>,
+///     machine: usize,
+///     buffer: &mut [u8],
+/// ) -> io::Result<Option<usize>> {
+///     match descriptor.try_io(Direction::Read, machine, || socket.read(buffer)) {
+///         TryIo::Done(read, _machine) => read.map(Some),
+///         TryIo::Parked => Ok(None),
+///         TryIo::Refused(refusal, _machine) => Err(io::Error::other(refusal)),
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "no turn hands out a W that was not parked: run it"]
 pub enum TryIo<R, W> {
@@ -146,6 +163,13 @@ impl Readiness {
     pub(crate) const BOTH: Readiness = Readiness(3);
 
     /// Whether all of `other` is in this set.
+    ///
+    /// ```
+    /// use netpoller::reactor::Readiness;
+    /// let ready = Readiness::READ | Readiness::WRITE;
+    /// assert!(ready.contains(Readiness::WRITE) && !ready.contains(Readiness::URGENT));
+    /// assert!(ready.contains(Readiness::NONE));
+    /// ```
     pub const fn contains(self, other: Readiness) -> bool {
         self.0 & other.0 == other.0
     }
@@ -176,7 +200,13 @@ impl std::ops::BitOr for Readiness {
 ///
 /// A selector hands it on unchanged. It converts to and from `mio::Token`.
 ///
-/// [`Selector`](super::Selector) has an example.
+/// ```
+/// use netpoller::reactor::Token;
+///
+/// let token = Token::from(mio::Token(7));
+/// assert_eq!(mio::Token::from(token), mio::Token(7));
+/// assert_ne!(token, Token::BREAK);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Token(pub(crate) usize);
 

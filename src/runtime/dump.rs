@@ -49,11 +49,37 @@ pub struct Dump {
     pub sockets: Vec<Entry>,
 }
 
-/// Names and values, a part of a [`Dump`], which has an example. What is not known is left out.
+/// Names and values, a part of a [`Dump`]. What is not known is left out.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use netpoller::dump::{Entry, Value};
+/// let runtime = netpoller::Runtime::new()?;
+/// let entry: Entry = runtime.dump().runtime;
+/// assert_eq!(entry.get("descriptors"), Some(&Value::Number(0)));
+/// assert!(entry.to_string().starts_with("loop answered, descriptors 0"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry(pub Vec<(&'static str, Value)>);
 
-/// A value in a [`Dump`], which has an example. It prints as in the dump's text.
+/// A value in a [`Dump`]. It prints as in the dump's text.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use netpoller::dump::Value;
+/// let runtime = netpoller::Runtime::new()?;
+/// runtime.spawn_named("job", std::future::pending::<()>());
+/// for (name, value) in &runtime.dump().machines[0].0 {
+///     match value {
+///         Value::Text(text) if *name == "name" => assert_eq!(text, "job"),
+///         other => println!("{name}: {other}"),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Value {
@@ -81,6 +107,16 @@ impl Value {
 
 impl Entry {
     /// The value of this name.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// let runtime = netpoller::Runtime::new()?;
+    /// let dump = runtime.dump();
+    /// assert_eq!(dump.runtime.get("loop").unwrap().to_string(), "answered");
+    /// assert_eq!(dump.runtime.get("nothing"), None);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn get(&self, name: &str) -> Option<&Value> {
         let mut all = self.0.iter();
         all.find_map(|(of, value)| (*of == name).then_some(value))

@@ -44,6 +44,24 @@ impl Handle {
     /// how it ends.
     ///
     /// If the runtime is gone, the closure is dropped.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// let runtime = netpoller::Runtime::new()?;
+    /// let handle = runtime.handle();
+    /// let (tell, told) = std::sync::mpsc::channel();
+    /// let other = std::thread::spawn(move || {
+    ///     handle.spawn(move || async move {
+    ///         let here = std::rc::Rc::new(7); // not `Send`: it is made on the loop's thread
+    ///         tell.send(*here).unwrap();
+    ///     });
+    /// });
+    /// other.join().unwrap();
+    /// runtime.turn(None)?;
+    /// assert_eq!(told.try_recv(), Ok(7));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[track_caller]
     pub fn spawn<T: Future<Output: 'static> + 'static>(
         &self,
@@ -58,6 +76,17 @@ impl Handle {
     }
 
     /// The runtime that is in a turn on this thread.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::Handle;
+    /// let runtime = netpoller::Runtime::new()?;
+    /// let task = runtime.spawn(async { Handle::current() });
+    /// let handle = runtime.block_on(task).unwrap();
+    /// assert_eq!(handle.stats().spawned(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Panics
     ///
@@ -240,6 +269,17 @@ impl Handle {
     }
 
     /// Ends the wait of the turn that is under way, else of the next one.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// let runtime = netpoller::Runtime::new()?;
+    /// let handle = runtime.handle();
+    /// let other = std::thread::spawn(move || handle.wake());
+    /// runtime.turn(None)?; // sleeps until then
+    /// other.join().unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn wake(&self) {
         self.remote.interrupt();
     }

@@ -316,6 +316,19 @@ impl JoinError {
     }
 
     /// Whether the task was aborted, or dropped with its runtime.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let task = netpoller::spawn(std::future::pending::<()>());
+    /// task.abort();
+    /// let error = task.await.unwrap_err();
+    /// assert!(error.is_canceled() && !error.is_panic());
+    /// assert_eq!(error.to_string(), "task aborted");
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     pub fn is_canceled(&self) -> bool {
         matches!(self.0, Why::Aborted)
     }
@@ -326,6 +339,18 @@ impl JoinError {
     }
 
     /// What it panicked with, for [`std::panic::resume_unwind`].
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::new()?.block_on(async {
+    /// let task = netpoller::spawn(async { panic!("no such file") });
+    /// let error = task.await.unwrap_err();
+    /// assert!(error.is_panic());
+    /// assert_eq!(error.into_panic().downcast_ref(), Some(&"no such file"));
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     ///
     /// # Panics
     ///

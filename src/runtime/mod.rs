@@ -109,6 +109,15 @@ pub struct Runtime {
 impl Runtime {
     /// A runtime on the system's selector and clock.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::Runtime;
+    /// let runtime = Runtime::new()?;
+    /// runtime.block_on(async { netpoller::yield_now().await });
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The system's, when it has no descriptor to spare.
@@ -160,6 +169,16 @@ impl Runtime {
 
     /// Spawns a task, between turns or inside one. It runs from the next turn on.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// let runtime = netpoller::Runtime::new()?;
+    /// let task = runtime.spawn(async { 6 * 7 });
+    /// assert!(!task.is_finished()); // no turn has run yet
+    /// assert_eq!(runtime.block_on(task).unwrap(), 42);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Panics
     ///
     /// In a child of fork(2).
@@ -169,6 +188,16 @@ impl Runtime {
     }
 
     /// As [`spawn`](Runtime::spawn), with a name for dumps and warnings.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// let runtime = netpoller::Runtime::new()?;
+    /// runtime.spawn_named("the sweeper", std::future::pending::<()>());
+    /// let dump = runtime.dump();
+    /// assert_eq!(dump.machines[0].get("name").unwrap().to_string(), "the sweeper");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[track_caller]
     pub fn spawn_named<F: Future<Output: 'static> + 'static>(
         &self,
@@ -220,6 +249,18 @@ impl Runtime {
     }
 
     /// As [`turn`](Runtime::turn), and waits until `when` at most, by the runtime's clock.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::time::{Duration, Instant};
+    /// let runtime = netpoller::Runtime::new()?;
+    /// let frame = Instant::now() + Duration::from_millis(4);
+    /// while Instant::now() < frame {
+    ///     runtime.turn_until(frame)?; // nothing to do: it waits
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -286,6 +327,19 @@ impl Runtime {
     ///
     /// A host that sleeps for whole milliseconds, as in poll(2), rounds up. If it rounds down, it
     /// wakes too early, and turns without effect until the deadline.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::time::Duration;
+    /// let runtime = netpoller::Runtime::new()?;
+    /// assert_eq!(runtime.next_timeout(), None);
+    /// runtime.spawn(async { netpoller::time::sleep(Duration::from_secs(5)).await });
+    /// assert_eq!(runtime.next_timeout(), Some(Duration::ZERO)); // the task is to run
+    /// runtime.turn(Some(Duration::ZERO))?;
+    /// assert!(runtime.next_timeout() > Some(Duration::from_secs(4)));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn next_timeout(&self) -> Option<Duration> {
         self.scheduler.next_timeout()
     }
@@ -354,12 +408,34 @@ impl Runtime {
 
     /// Lists the tasks, connections and sockets of the runtime, with what they wait for. Nothing is
     /// polled: it reads the tables of the loop, and asks the system only for addresses. A task or a
-    /// callback may call it too. [`Handle::dump`] is for other threads. See [`Dump`] for an example.
+    /// callback may call it too. [`Handle::dump`] is for other threads.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// let runtime = netpoller::Runtime::new()?;
+    /// runtime.spawn(async { netpoller::time::sleep(std::time::Duration::from_secs(60)).await });
+    /// runtime.turn(None)?;
+    /// let dump = runtime.dump();
+    /// assert_eq!(dump.machines[0].get("status").unwrap().to_string(), "parked");
+    /// println!("{dump}");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn dump(&self) -> Dump {
         self.scheduler.dump()
     }
 
     /// A handle for other threads.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// let runtime = netpoller::Runtime::new()?;
+    /// let handle = runtime.handle(); // for any thread, as often as you like
+    /// let asking = std::thread::spawn(move || handle.stats().turns());
+    /// assert_eq!(asking.join().unwrap(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn handle(&self) -> Handle {
         self.scheduler.handle()
     }
@@ -443,6 +519,15 @@ pub struct Builder {
 impl Builder {
     /// Polls for this long before each sleep. Answers come sooner, and the loop keeps a CPU busy for
     /// as long. Zero by default.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::time::Duration;
+    /// let runtime = netpoller::Runtime::builder().spin(Duration::from_micros(50)).build()?;
+    /// # drop(runtime);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn spin(mut self, spin: Duration) -> Self {
         self.spin = spin;
@@ -453,6 +538,20 @@ impl Builder {
     /// Otherwise, when two polls of the selector a millisecond apart find nothing, it jumps to the next
     /// deadline, or to the end of the turn's `max_wait` if that is sooner. Take instants from
     /// [`time::now`](crate::time::now).
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::{Runtime, time};
+    /// use std::time::Duration;
+    /// let day = Duration::from_secs(24 * 3600);
+    /// Runtime::builder().virtual_clock().build()?.block_on(async {
+    ///     let begin = time::now();
+    ///     time::sleep(day).await; // ends after some milliseconds
+    ///     assert!(time::now() - begin >= day);
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn virtual_clock(mut self) -> Self {
         self.time = TimeSource::Virtual(Default::default());
@@ -464,6 +563,24 @@ impl Builder {
     ///
     /// The selector's timeout is computed from this clock. So give the runtime a selector too, which moves
     /// the clock when it waits.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::{Runtime, time};
+    /// use std::{cell::Cell, rc::Rc, time::{Duration, Instant}};
+    /// let begin = Instant::now();
+    /// let world = Rc::new(Cell::new(begin));
+    /// let theirs = world.clone();
+    /// let runtime = Runtime::builder().clock(move || theirs.get()).build()?;
+    /// let task = runtime.spawn(time::sleep_until(begin + Duration::from_secs(60)));
+    /// runtime.turn(Some(Duration::ZERO))?;
+    /// world.set(begin + Duration::from_secs(61)); // the simulation goes on
+    /// while !task.is_finished() {
+    ///     runtime.turn(Some(Duration::ZERO))?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn clock(mut self, clock: impl Fn() -> Instant + 'static) -> Self {
         self.time = TimeSource::Given(Box::new(clock));
@@ -471,6 +588,17 @@ impl Builder {
     }
 
     /// A selector of your own in place of the system's.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::{Runtime, reactor::MioSelector};
+    /// // In a test, one that wraps this: see `Selector`.
+    /// let selector = Box::new(MioSelector::new()?);
+    /// let runtime = Runtime::builder().selector(selector).build()?;
+    /// assert_eq!(runtime.block_on(async { 42 }), 42);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn selector(mut self, selector: Box<dyn Selector>) -> Self {
         self.selector = Some(selector);
@@ -479,6 +607,17 @@ impl Builder {
 
     /// The most threads for the jobs of [`spawn_blocking`]: 64 by default. They start when they are
     /// needed, and end after ten idle seconds.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::{Runtime, spawn_blocking};
+    /// // A library that takes one call at a time.
+    /// let runtime = Runtime::builder().blocking_threads(1).build()?;
+    /// let file = runtime.block_on(async { spawn_blocking(|| std::fs::read("Cargo.toml")).await });
+    /// assert!(!file.unwrap()?.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Panics
     ///
@@ -527,6 +666,18 @@ impl Builder {
     /// Keeps records of what the loop does in a ring of `bytes` in memory (rounded down to a power of two
     /// records of 24 bytes), for [`Handle::trace_last`]: see [`trace`](crate::trace). A message through a
     /// connection makes two records. Only with the feature `trace`.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::Runtime;
+    /// use std::time::Duration;
+    /// let runtime = Runtime::builder().trace(64 << 10).build()?;
+    /// runtime.block_on(async { netpoller::yield_now().await });
+    /// let trace = runtime.handle().trace_last(Duration::from_secs(1)).unwrap();
+    /// assert!(!trace.records.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[cfg(feature = "trace")]
     #[must_use]
     pub fn trace(mut self, bytes: usize) -> Self {

@@ -49,6 +49,17 @@ pub struct Histogram {
 
 impl Histogram {
     /// How many values there were.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// let runtime = netpoller::Runtime::new()?;
+    /// runtime.turn(Some(std::time::Duration::ZERO))?;
+    /// let events = runtime.stats().turn_events();
+    /// let mean = events.sum() as f64 / events.count() as f64; // of a turn
+    /// assert_eq!(mean, 0.0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn count(&self) -> u64 {
         self.counts.as_flattened().iter().sum()
     }
@@ -59,6 +70,17 @@ impl Histogram {
     }
 
     /// The greatest value that each of the 64 buckets may hold, and how many values it does hold.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// let runtime = netpoller::Runtime::new()?;
+    /// runtime.turn(Some(std::time::Duration::ZERO))?;
+    /// let events = runtime.stats().turn_events();
+    /// let most = events.buckets().filter(|&(_, count)| count > 0).last();
+    /// assert_eq!(most, Some((0, 1))); // one turn, with no event
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> {
         let bound = |bits: usize| match bits {
             LAST => u64::MAX,
@@ -120,10 +142,26 @@ macro_rules! figures {
         }
 
         /// What a loop has done since it was made, how long that took, and what lives on it: see
-        /// [`Handle::stats`](crate::Handle::stats), which has an example.
+        /// [`Handle::stats`](crate::Handle::stats).
         ///
         /// Histograms of times are in nanoseconds of the loop's clock. They are filled with the
         /// feature `observe` alone, and empty without it.
+        ///
+        /// ```
+        /// # fn main() -> std::io::Result<()> {
+        /// use netpoller::LoopStats;
+        ///
+        /// /// Tells of a loop that lives or has ended, from any thread.
+        /// fn show(stats: &LoopStats) -> String {
+        ///     format!("{} turns, {} tasks", stats.turns(), stats.tasks())
+        /// }
+        ///
+        /// let runtime = netpoller::Runtime::new()?;
+        /// runtime.block_on(netpoller::yield_now());
+        /// assert_eq!(show(&runtime.handle().stats()), "1 turns, 0 tasks");
+        /// # Ok(())
+        /// # }
+        /// ```
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct LoopStats {
             $($name: $seen,)+

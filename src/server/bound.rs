@@ -74,6 +74,22 @@ impl<F> Bound<F> {
 
     /// The address of the first TCP listener, with the real port.
     ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # use netpoller::{Conn, Protocol, Server};
+    /// # struct Discard;
+    /// # impl Protocol for Discard {
+    /// #     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> std::io::Result<usize> {
+    /// #         Ok(bytes.len())
+    /// #     }
+    /// # }
+    /// let bound = Server::new(|_peer| Discard).bind("127.0.0.1:0")?;
+    /// assert_ne!(bound.local_addr().port(), 0);
+    /// let _client = std::net::TcpStream::connect(bound.local_addr())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Panics
     ///
     /// If the server [listens](crate::Server::bind_to) on Unix sockets alone.
@@ -83,11 +99,48 @@ impl<F> Bound<F> {
     }
 
     /// The addresses of all listeners, in the order of [`Server::bind_to`](crate::Server::bind_to).
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # use netpoller::{Conn, Protocol, Server};
+    /// # struct Discard;
+    /// # impl Protocol for Discard {
+    /// #     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> std::io::Result<usize> {
+    /// #         Ok(bytes.len())
+    /// #     }
+    /// # }
+    /// let listen = || std::net::TcpListener::bind("127.0.0.1:0");
+    /// let bound = Server::new(|_peer| Discard).bind_to([listen()?, listen()?])?;
+    /// for addr in bound.local_addrs() {
+    ///     println!("listening on {addr}");
+    /// }
+    /// # assert_eq!(bound.local_addrs().len(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn local_addrs(&self) -> Vec<Addr> {
         self.common.addrs.clone()
     }
 
     /// A handle for any thread: it ends the server, and writes to its connections.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # use netpoller::{Conn, Protocol, Server};
+    /// # struct Discard;
+    /// # impl Protocol for Discard {
+    /// #     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> std::io::Result<usize> {
+    /// #         Ok(bytes.len())
+    /// #     }
+    /// # }
+    /// let bound = Server::new(|_peer| Discard).bind("127.0.0.1:0")?;
+    /// let handle = bound.handle(); // before `run`, which takes the server
+    /// let serving = std::thread::spawn(move || bound.run());
+    /// handle.stop();
+    /// serving.join().unwrap()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn handle(&self) -> ServerHandle {
         ServerHandle {
             common: self.common.clone(),
@@ -120,7 +173,23 @@ impl<F: Factory> Bound<F> {
     /// Serves on this thread and, with more [`workers`](crate::Server::workers), on others, until a
     /// [`ServerHandle`] ends it. Returns its counters.
     ///
-    /// See [`server`](crate::server) for an example.
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # use netpoller::{Conn, Protocol, Server};
+    /// # struct Discard;
+    /// # impl Protocol for Discard {
+    /// #     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> std::io::Result<usize> {
+    /// #         Ok(bytes.len())
+    /// #     }
+    /// # }
+    /// let bound = Server::new(|_peer| Discard).workers(2).bind("127.0.0.1:0")?;
+    /// let handle = bound.handle();
+    /// std::thread::spawn(move || handle.stop()); // whenever its time has come
+    /// let stats = bound.run()?;
+    /// println!("the server has ended: {stats}");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -434,6 +503,16 @@ impl ServerHandle {
     /// Closes the connection of this id once all is written, from any thread or worker. Later writes
     /// to it are refused.
     ///
+    /// ```
+    /// use netpoller::{ConnId, ServerHandle};
+    ///
+    /// /// An administrator throws somebody out.
+    /// fn kick(server: &ServerHandle, id: ConnId) -> std::io::Result<()> {
+    ///     server.write(id, b"good-bye\n".as_slice().into())?;
+    ///     server.close(id)
+    /// }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The connection is gone, or of another server.
@@ -443,6 +522,18 @@ impl ServerHandle {
 
     /// What lives on each worker that has started, and what it waits for: see
     /// [`Handle::dump`](crate::Handle::dump). Each has `timeout` to answer.
+    ///
+    /// ```
+    /// use netpoller::ServerHandle;
+    /// use std::time::Duration;
+    ///
+    /// /// What hangs? One dump a worker.
+    /// fn show(server: &ServerHandle) {
+    ///     for (worker, dump) in server.dump(Duration::from_secs(1)).iter().enumerate() {
+    ///         println!("worker {worker}: {dump}");
+    ///     }
+    /// }
+    /// ```
     pub fn dump(&self, timeout: Duration) -> Vec<Dump> {
         let runtimes = self.runtimes().into_iter();
         runtimes.map(|of| of.dump(timeout)).collect()

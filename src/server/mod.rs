@@ -141,6 +141,23 @@ impl<P: Protocol, F: Fn(Addr) -> P + 'static> Server<F> {
     ///
     /// [`Bound::run`] wants a factory that is `Send` and `Sync`, because several threads call it.
     /// [`Bound::run_in`] takes any.
+    ///
+    /// ```
+    /// # use netpoller::{Conn, Protocol};
+    /// use netpoller::{Addr, Server};
+    ///
+    /// /// Knows its peer.
+    /// struct Visitor(Addr);
+    /// impl Protocol for Visitor {
+    /// #     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> std::io::Result<usize> {
+    /// #         Ok(bytes.len())
+    /// #     }
+    ///     fn open(&mut self, conn: &mut Conn) -> std::io::Result<()> {
+    ///         conn.write(format!("you are {}\n", self.0).as_bytes())
+    ///     }
+    /// }
+    /// let server = Server::new(Visitor); // the constructor is a function from an address
+    /// ```
     #[track_caller]
     pub fn new(factory: F) -> Self {
         Server::made_by(factory)
@@ -218,6 +235,36 @@ impl<F> Server<F> {
     /// that only listens has to answer a [heartbeat](Server::heartbeat).
     ///
     /// `None`, the default, and zero mean never, as in Go.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::io;
+    /// use std::time::Duration;
+    /// use netpoller::{Conn, Protocol, Runtime, Server, TcpStream};
+    ///
+    /// struct Discard;
+    /// impl Protocol for Discard {
+    ///     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
+    ///         Ok(bytes.len())
+    ///     }
+    ///     fn idle(&mut self, conn: &mut Conn) -> io::Result<()> {
+    ///         conn.write(b"a minute is over")
+    ///     }
+    /// }
+    ///
+    /// let runtime = Runtime::builder().virtual_clock().build()?;
+    /// let server = Server::new(|_peer| Discard).idle_timeout(Duration::from_secs(60));
+    /// let bound = server.bind("127.0.0.1:0")?;
+    /// bound.run_in(&runtime)?;
+    /// runtime.block_on(async {
+    ///     let stream = TcpStream::connect(bound.local_addr()).await?;
+    ///     assert_eq!(stream.read_with(|bytes| bytes.to_vec()).await?, b"a minute is over");
+    ///     assert_eq!(stream.read(&mut [0]).await?, 0);
+    ///     io::Result::Ok(())
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         let timeout = timeout.into().filter(|wait| !wait.is_zero());
         self.connections.idle_timeout = timeout.map(ticks);
@@ -233,6 +280,24 @@ impl<F> Server<F> {
     /// do not all send at the same time.
     ///
     /// Until version 0.2, zero means 30 s.
+    ///
+    /// ```
+    /// use std::io;
+    /// use std::time::Duration;
+    /// use netpoller::{Conn, Protocol, Server};
+    ///
+    /// struct Events;
+    /// impl Protocol for Events {
+    /// #     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> io::Result<usize> { Ok(bytes.len()) }
+    ///     fn heartbeat(&mut self, conn: &mut Conn) -> io::Result<()> {
+    ///         conn.write(b"event: ping\n\n")
+    ///     }
+    /// }
+    ///
+    /// // A peer that does not answer three of them is dropped.
+    /// let beat = Duration::from_secs(20);
+    /// let server = Server::new(|_peer| Events).heartbeat(beat).idle_timeout(3 * beat);
+    /// ```
     pub fn heartbeat(mut self, interval: impl Into<Option<Duration>>) -> Self {
         let interval = interval.into().map(|interval| match interval {
             Duration::ZERO => Heartbeat::DEFAULT_INTERVAL,
@@ -346,6 +411,18 @@ impl<F> Server<F> {
     /// them has ended; until then clients wait in the system's backlog. A drain accepts them at once, and
     /// they wait for room.
     ///
+    /// ```
+    /// # use netpoller::{Conn, Protocol, Server};
+    /// # struct Discard;
+    /// # impl Protocol for Discard {
+    /// #     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> std::io::Result<usize> {
+    /// #         Ok(bytes.len())
+    /// #     }
+    /// # }
+    /// // Fewer than the process may have descriptors: some are needed besides.
+    /// let server = Server::new(|_peer| Discard).workers(2).max_connections(900);
+    /// ```
+    ///
     /// # Panics
     ///
     /// If `max` is zero.
@@ -359,6 +436,18 @@ impl<F> Server<F> {
     /// [`dispatch`](Server::dispatch) says how connections come to them.
     ///
     /// Until version 0.2, zero also means as many as there are CPUs.
+    ///
+    /// ```
+    /// # use netpoller::{Conn, Protocol, Server};
+    /// # struct Discard;
+    /// # impl Protocol for Discard {
+    /// #     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> std::io::Result<usize> {
+    /// #         Ok(bytes.len())
+    /// #     }
+    /// # }
+    /// let four = Server::new(|_peer| Discard).workers(4);
+    /// let one_for_each_cpu = Server::new(|_peer| Discard).workers(None);
+    /// ```
     pub fn workers(mut self, workers: impl Into<Option<usize>>) -> Self {
         self.settings.workers = match workers.into() {
             None | Some(0) => thread::available_parallelism().map_or(1, NonZeroUsize::get),
@@ -531,6 +620,19 @@ impl<F> Server<F> {
     /// time, in case more follows: 1 s by default. If a server has neither an idle timeout nor a
     /// heartbeat, bytes from before the drain count as having come when the loop last read the clock. See
     /// [`ServerHandle::drain`](crate::ServerHandle::drain).
+    ///
+    /// ```
+    /// # use netpoller::{Conn, Protocol, Server};
+    /// # struct Discard;
+    /// # impl Protocol for Discard {
+    /// #     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> std::io::Result<usize> {
+    /// #         Ok(bytes.len())
+    /// #     }
+    /// # }
+    /// use std::time::Duration;
+    /// // Clients are near: what they have sent arrives within this time.
+    /// let server = Server::new(|_peer| Discard).drain_grace(Duration::from_millis(100));
+    /// ```
     pub fn drain_grace(mut self, grace: Duration) -> Self {
         self.connections.drain_grace = ticks(grace);
         self

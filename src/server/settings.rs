@@ -97,7 +97,7 @@ impl Common {
 }
 
 /// How connections come to the workers of a server that has several: see
-/// [`Server::dispatch`](crate::Server::dispatch), which has an example.
+/// [`Server::dispatch`](crate::Server::dispatch).
 ///
 /// ```
 /// # use netpoller::{Conn, Protocol};
@@ -134,6 +134,12 @@ pub enum Dispatch {
 }
 
 /// The old name of [`Dispatch`].
+///
+/// ```
+/// use netpoller::{Accept, Dispatch};
+/// let same: Accept = Dispatch::HandOver;
+/// assert_eq!(same, Dispatch::HandOver);
+/// ```
 #[deprecated(note = "it is called `Dispatch` now")]
 pub type Accept = Dispatch;
 
@@ -181,6 +187,19 @@ enum Listen {
 
 impl Listeners {
     /// These listeners, with `more` behind them.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use netpoller::{ListenConfig, server::Listeners};
+    /// use std::os::unix::net::UnixListener;
+    /// let path = std::env::temp_dir().join(format!("netpoller-doc-and-{}", std::process::id()));
+    /// let local = UnixListener::bind(&path)?;
+    /// let listeners = Listeners::from(local).and((ListenConfig::new(), "127.0.0.1:0"));
+    /// # drop(listeners);
+    /// # std::fs::remove_file(&path)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn and(mut self, more: impl Into<Listeners>) -> Self {
         self.0.extend(more.into().0);
@@ -269,8 +288,7 @@ pub(super) struct Port {
     pub(super) worker: Option<usize>,
 }
 
-/// A peer, and the listener that it came to: see [`Server::with_peer`](crate::Server::with_peer),
-/// which has an example.
+/// A peer, and the listener that it came to: see [`Server::with_peer`](crate::Server::with_peer).
 ///
 /// ```
 /// # use netpoller::{Conn, Protocol};
@@ -330,7 +348,28 @@ impl<P: Protocol, F: Fn(Addr) -> P + 'static> Factory for F {
 
 /// A function from a [`Peer`]: the factory of [`Server::with_peer`](crate::Server::with_peer).
 ///
-/// [`Peer`] has an example.
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// # use netpoller::{Conn, Protocol};
+/// use netpoller::{Bound, Peer, Server, server::WithPeer};
+///
+/// # struct Greeter(usize);
+/// # impl Protocol for Greeter {
+/// #     fn data(&mut self, _: &mut Conn, bytes: &[u8]) -> std::io::Result<usize> {
+/// #         Ok(bytes.len())
+/// #     }
+/// # }
+/// /// A type that keeps a server names its factory.
+/// struct Service {
+///     bound: Bound<WithPeer<fn(Peer) -> Greeter>>,
+/// }
+///
+/// let server = Server::with_peer((|peer| Greeter(peer.listener)) as fn(Peer) -> Greeter);
+/// let service = Service { bound: server.bind("127.0.0.1:0")? };
+/// assert_ne!(service.bound.local_addr().port(), 0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct WithPeer<F>(pub(super) F);
 

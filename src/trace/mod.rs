@@ -66,7 +66,22 @@ pub(crate) const THREAD: u64 = u64::MAX - 1;
 /// What a [`Record`] tells, and of what: the meaning of its `id` and `detail`.
 ///
 /// An id is that of the log: a slot or key in the lower half, a generation in the upper half.
-/// [`Handle::trace_last`](crate::Handle::trace_last) has an example.
+///
+/// ```
+/// # #[cfg(feature = "trace")]
+/// # fn main() -> std::io::Result<()> {
+/// use netpoller::trace::Kind;
+/// use std::time::Duration;
+/// let runtime = netpoller::Runtime::builder().trace(64 << 10).build()?;
+/// runtime.block_on(async { netpoller::spawn(async {}).await.unwrap() });
+/// let trace = runtime.handle().trace_last(Duration::from_secs(9)).unwrap();
+/// let runs = trace.records.iter().filter(|record| record.kind == Kind::Run);
+/// assert!(runs.count() >= 2); // of the task and of the root, which spawned it
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "trace"))]
+/// # fn main() {}
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[cfg_attr(not(feature = "trace"), allow(dead_code))]

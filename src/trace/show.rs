@@ -8,7 +8,21 @@ use std::time::Duration;
 use super::ring::{Words, parts};
 use super::{JOB, Kind, NOTHING, THREAD, Tape, quoted};
 
-/// What a loop has done. [`Handle::trace_last`](crate::Handle::trace_last) has an example.
+/// What a loop has done: see [`Handle::trace_last`](crate::Handle::trace_last).
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// let runtime = netpoller::Runtime::builder().trace(64 << 10).build()?;
+/// runtime.block_on(async { netpoller::spawn_named("job", async {}).await.unwrap() });
+/// let trace = runtime.handle().trace_last(std::time::Duration::from_secs(9)).unwrap();
+/// assert_eq!(trace.lost, 0); // the ring had room for all
+/// for record in &trace.records {
+///     let machine = trace.machines.get(&record.id);
+///     println!("{:?} {record} {}", record.at, machine.map_or("", |name| name));
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Trace {
@@ -23,7 +37,19 @@ pub struct Trace {
 }
 
 /// A record of a [`Trace`]. It prints as `Wake 3.7 by 2.5`.
-/// [`Handle::trace_last`](crate::Handle::trace_last) has an example.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use netpoller::trace::{Kind, Record};
+/// let runtime = netpoller::Runtime::builder().trace(64 << 10).build()?;
+/// runtime.block_on(async {});
+/// let trace = runtime.handle().trace_last(std::time::Duration::from_secs(9)).unwrap();
+/// let first: &Record = &trace.records[0];
+/// println!("{}: {} of {} at {:?}", first.number, first, first.id, first.at);
+/// assert!(trace.records.iter().any(|record| record.kind == Kind::Run));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record {
@@ -107,6 +133,18 @@ impl Trace {
     /// The trace-event JSON. A turn is a slice, and in it waits and runs; any other record is a slice in
     /// these, and an `Unpark` in the record that it comes from. An arrow leads from what makes a machine
     /// runnable to the run. `otherData.lost_records` is [`lost`](Trace::lost).
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// let runtime = netpoller::Runtime::builder().trace(64 << 10).build()?;
+    /// runtime.block_on(async {});
+    /// let trace = runtime.handle().trace_last(std::time::Duration::from_secs(9)).unwrap();
+    /// let json: serde_json::Value = serde_json::from_str(&trace.to_json()).unwrap();
+    /// assert_eq!(json["otherData"]["lost_records"], 0);
+    /// assert!(!json["traceEvents"].as_array().unwrap().is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn to_json(&self) -> String {
         let lost = self.lost;
         let mut json = format!("{{\"otherData\":{{\"lost_records\":{lost}}},\"traceEvents\":[\n");

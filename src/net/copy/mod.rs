@@ -157,6 +157,24 @@ impl Relay {
     ///
     /// Such an end is no error, unless bytes are in hand that the sink did not take: then the error is
     /// a timeout of that write.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # netpoller::Runtime::builder().virtual_clock().build()?.block_on(async {
+    /// use netpoller::{Relay, UnixStream};
+    /// use std::time::Duration;
+    /// let (client, a) = UnixStream::pair()?;
+    /// let (b, server) = UnixStream::pair()?;
+    /// client.write_all(b"bye").await?;
+    /// client.close_write()?;
+    /// // The server never ends: the relay does, when it has been quiet for ten seconds.
+    /// let relay = Relay::new().linger(Duration::from_secs(10));
+    /// assert_eq!(relay.run(&a, &b).await?, (3, 0));
+    /// # drop(server);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     pub fn linger(mut self, linger: Duration) -> Self {
         self.linger = Some(linger);
         self
