@@ -156,7 +156,6 @@ impl Heartbeat {
     /// # Panics
     ///
     /// Outside a runtime.
-    #[inline]
     pub fn reset(&self, interval: Option<Duration>) {
         if let Some(interval) = interval.filter(|interval| !interval.is_zero()) {
             self.beat.interval.set(interval);

@@ -102,7 +102,6 @@ fn read(what: &str) -> Instant {
 /// # Panics
 ///
 /// Outside a runtime.
-#[inline]
 #[track_caller]
 pub fn coarse_now() -> Instant {
     match current::last_reading() {

@@ -310,7 +310,6 @@ fn interest(readiness: Readiness) -> mio::Interest {
     interest
 }
 
-#[inline]
 fn readiness(event: &mio::event::Event) -> Readiness {
     let flag = |is: bool, flag: Readiness| Readiness(flag.0 * u8::from(is));
     let ready =

@@ -45,7 +45,6 @@ impl Process {
     }
 
     /// Whether it is this process.
-    #[inline]
     pub(crate) fn is_current(&self) -> bool {
         self.0 == FORKS.load(Ordering::Relaxed)
     }
