@@ -96,8 +96,8 @@ pub(super) struct Extra {
     pub(super) is_refused: bool,
     /// The connection's own handle, once it was asked for one or for its id.
     pub(super) handle: Option<ConnHandle>,
-    /// Whether the peer meets the minimum rates, by direction.
-    pub(super) progress: [Progress; 2],
+    /// Whether the peer meets the minimum rates, by direction; `None` while nothing is expected of it.
+    pub(super) progress: [Option<Progress>; 2],
     /// When bytes last went out or were queued from elsewhere; of a lingering connection, when input
     /// was last discarded.
     pub(super) sent_at: u64,
@@ -118,7 +118,7 @@ impl Extra {
             || self.drain.is_some()
             || self.timer.is_some()
             || self.filtering.is_some()
-            || self.progress != [Progress::default(); 2]
+            || self.progress != [None; 2]
             || self.received.is_some()
             || self.has_others_writes()
     }
@@ -498,10 +498,11 @@ impl Conn {
         self.is_full() && self.state() != State::Finishing
     }
 
-    /// Whether the socket is read: to deliver, to learn of a reset, to discard. While the connection
-    /// closes, only if a filter holds output back, which input may release.
+    /// Whether the socket is read: to deliver, to learn of a reset, to discard. In Closing, only if a
+    /// filter holds output back, which input may release.
     pub(super) fn reads(&self) -> bool {
-        self.state() != State::Closing || self.queued() > self.to_send()
+        let may_help = self.state() != State::Closing || self.queued() > self.to_send();
+        may_help && !self.holds_input()
     }
 
     /// Marks the connection as busy, or no longer. A busy connection is never idle, and a drain waits
@@ -762,7 +763,6 @@ impl Conn {
 
 impl Drop for Conn {
     fn drop(&mut self) {
-        self.cancel_timer();
         self.shared.gone();
     }
 }

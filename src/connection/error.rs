@@ -114,16 +114,11 @@ pub(super) fn direction_ended() -> io::Error {
 
 /// Returns `used`, the bytes that a protocol or a filter has used; an error if more than was offered.
 pub(super) fn checked(used: usize, offered: &[u8]) -> io::Result<usize> {
-    let text = || format!("{used} bytes used of {}", offered.len());
-    let too_many = || io::Error::new(io::ErrorKind::InvalidInput, text());
-    Some(used)
-        .filter(|&used| used <= offered.len())
-        .ok_or_else(too_many)
-}
-
-pub(super) fn stopped() -> CloseReason {
-    let error = io::Error::new(io::ErrorKind::ConnectionAborted, "the server stops");
-    CloseReason::Stopped(error)
+    if used <= offered.len() {
+        return Ok(used);
+    }
+    let text = format!("{used} bytes used of {}", offered.len());
+    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
 }
 
 /// The operation that meets a limit, and the field of [`Limits`](crate::Limits).

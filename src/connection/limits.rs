@@ -135,28 +135,3 @@ impl Quota {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::Quota;
-
-    #[test]
-    fn a_quota_is_never_exceeded_and_all_of_it_comes_back() {
-        let quota = Quota::new(1000);
-        std::thread::scope(|scope| {
-            for n in 0..4 {
-                let quota = &quota;
-                scope.spawn(move || {
-                    for round in 0..10_000 {
-                        let bytes = (round * 37 + n * 1009) % 600;
-                        if quota.charge(bytes) {
-                            quota.give_back(bytes);
-                        }
-                    }
-                });
-            }
-        });
-        assert!(!quota.charge(1001) && quota.charge(1000));
-        assert!(!quota.charge(usize::MAX));
-    }
-}

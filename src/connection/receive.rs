@@ -28,7 +28,7 @@ impl<P: Protocol> Connection<P> {
     #[cold]
     #[inline(never)]
     pub(super) fn receive(&mut self, read: io::Result<usize>, buffer: &[u8]) {
-        debug_assert!(self.conn.reads() && !self.conn.holds_input());
+        debug_assert!(self.conn.reads());
         match read {
             Ok(0) => self.end_of_file(),
             Ok(got) => {
@@ -81,9 +81,8 @@ impl<P: Protocol> Connection<P> {
             // Nothing will release what the filter holds back.
             return self.conn.broken(ErrorKind::UnexpectedEof.into());
         }
-        if self.conn.state().delivers() {
-            self.conn
-                .tell_filter(Direction::Read, |filter, io| filter.end(io));
+        if self.conn.state().delivers() && !self.conn.peek(|extra| extra.is_last) {
+            self.conn.call_filter(|filter, _, io| filter.end(io));
         }
         // What is kept for a protocol that needs more is offered once more before the end is told.
         // The next read finds the end of file again.

@@ -22,11 +22,12 @@ use std::task::Poll;
 
 use super::Protocol;
 use super::conn::Conn;
-use super::error::{CloseReason, stopped};
+use super::error::CloseReason;
+use super::filter::Filtering;
 use super::handle::ConnHandle;
 use super::rate::NEVER;
 use super::shared::Phase;
-use super::state::{ABORT, ATTEND, Drain, Event, State};
+use super::state::{ATTEND, Drain, Event, State};
 use crate::endpoints::End;
 use crate::net::Cause;
 use crate::reactor::{Direction, May, Refusal};
@@ -187,14 +188,11 @@ impl<P: Protocol> Connection<P> {
             self.tell_and_note(P::timer);
         } else if self.conn.queued() == 0 && self.conn.state().flushes() {
             self.flushed();
-        } else if self.conn.holds_input() {
-            // Nothing is offered or read before the peer has taken its answers.
-            return self.come_to_rest(tried);
         } else if self.conn.can_offer() {
             // A filter may turn each answer of the protocol into new input, without end.
             context::charge(0);
             self.offer_unused();
-        } else if self.conn.filter_closes() {
+        } else if !self.conn.holds_input() && self.conn.filter_closes() {
             self.conn.close_for(CloseReason::Asked);
         } else if self.conn.reads() && self.conn.fd.desc.may_try(Direction::Read) == May::Try {
             self.read();
@@ -208,7 +206,9 @@ impl<P: Protocol> Connection<P> {
     fn requested(&mut self) -> Option<Event> {
         let conn = &mut self.conn;
         if conn.shared.phase.get() == Phase::Stopped {
-            conn.end_by(stopped());
+            let text = "the server stops";
+            let error = io::Error::new(io::ErrorKind::ConnectionAborted, text);
+            conn.end_by(CloseReason::Stopped(error));
         } else if conn.fd.is_closed() {
             // Not by us: its runtime is closing all sockets.
             conn.broken(conn.fd.op_error("read", Cause::from(Refusal::Closed), 0));
@@ -228,7 +228,7 @@ impl<P: Protocol> Connection<P> {
             // Try before judging. The selector reports room only when a third of the system's buffer is
             // free, and may not have reported all that has come.
             conn.write_some();
-            if conn.reads() && !conn.holds_input() {
+            if conn.reads() {
                 self.read();
             }
             return Step::Again;
@@ -238,8 +238,7 @@ impl<P: Protocol> Connection<P> {
         }
         let conn = &mut self.conn;
         if drained {
-            conn.blame(CloseReason::Drained);
-            self.on(Event::CloseAsked);
+            conn.close_for(CloseReason::Drained);
             return Step::Again;
         }
         match rated {
@@ -257,11 +256,9 @@ impl<P: Protocol> Connection<P> {
 
     /// The queue is empty, in a state that waits for this.
     fn flushed(&mut self) {
-        if self
-            .conn
-            .tell_filter(Direction::Write, |filter, io| filter.closing(io))
-        {
-            return;
+        let is_new = |filtering: &mut Filtering| !mem::replace(&mut filtering.is_closing, true);
+        if self.conn.filtering().is_some_and(is_new) {
+            return self.conn.call_filter(|filter, _, io| filter.closing(io));
         }
         let closing = self.conn.state() == State::Closing;
         if closing && self.conn.has_unread_input() {
@@ -334,7 +331,7 @@ impl<P: Protocol> Connection<P> {
             State::Closed => {
                 // A RST says that something may be missing.
                 if matches!(event, Event::Aborted | Event::Idle) {
-                    conn.ask(ABORT);
+                    conn.reset_at_close();
                 }
                 self.close();
             }
@@ -408,7 +405,7 @@ impl Conn {
         }
         if self.fd.desc.may_try(Direction::Read) == May::Wait {
             self.fd.desc.park_waiting(Direction::Read, machine);
-        } else if self.reads() && !self.holds_input() {
+        } else if self.reads() {
             return Step::Again;
         } else {
             // The socket is ready, and is not read before the peer has taken what waits.
@@ -445,6 +442,10 @@ impl Conn {
         counter.add(1);
     }
 
+    fn reset_at_close(&self) {
+        let _refused_in_a_child = self.fd.reset_at_close();
+    }
+
     /// Closes the socket and gives everything back. Returns why the connection ends.
     fn leave(&mut self) -> CloseReason {
         debug_assert_eq!(self.state(), State::Closed, "nothing runs on it any more");
@@ -455,7 +456,7 @@ impl Conn {
         let is_cut = !self.shared.out.borrow().is_empty() || self.queued() + others > 0;
         self.shared.out.borrow_mut().clear();
         if aborts || is_cut {
-            let _refused_in_a_child = self.fd.reset_at_close();
+            self.reset_at_close();
         }
         self.fd.close_for_good();
         self.cancel_timer();
@@ -501,7 +502,7 @@ impl<P: Protocol> Drop for Connection<P> {
         // A filter that panicked has lost what it was given.
         let filtering = self.conn.filtering();
         if filtering.is_some_and(|filtering| filtering.filter.is_none()) {
-            self.conn.ask(ABORT);
+            self.conn.reset_at_close();
         }
         // Caught here: the protocol is dropped next. If its destructor panicked while this panic
         // unwinds, the process would be aborted.

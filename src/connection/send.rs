@@ -285,22 +285,7 @@ impl Conn {
         }
     }
 
-    /// Tells the filter of the end of a direction, once. False if it was told before, or there is none.
-    pub(super) fn tell_filter(
-        &mut self,
-        ended: Direction,
-        call: impl FnOnce(&mut dyn Filter, &mut FilterIo) -> io::Result<()>,
-    ) -> bool {
-        let told =
-            |filtering: &mut Filtering| mem::replace(&mut filtering.told[ended as usize], true);
-        let tells = !self.filtering().is_none_or(told);
-        if tells {
-            self.call_filter(|filter, _, io| call(filter, io));
-        }
-        tells
-    }
-
-    /// Calls the filter, if there is one, and passes on what comes of it.
+    /// Calls the filter, if there is one that has not failed, and passes on what comes of it.
     pub(super) fn call_filter(
         &mut self,
         call: impl FnOnce(&mut dyn Filter, &mut Filtering, &mut FilterIo) -> io::Result<()>,
@@ -321,7 +306,14 @@ impl Conn {
         let Some(filtering) = self.filtering() else {
             return;
         };
-        let called = filtering.run(|filter, left| call(filter, left, &mut io));
+        let Some(mut filter) = filtering.filter.take() else {
+            return;
+        };
+        let called = call(&mut *filter, filtering, &mut io);
+        match called {
+            Ok(()) => filtering.filter = Some(filter),
+            Err(_) => (filtering.raw, filtering.held) = (Vec::new(), Vec::new()),
+        }
         if let Some(limit) = io.over {
             return self.end_over_limit(limit);
         }

@@ -1,11 +1,5 @@
 //! What the connections of one thread share: settings, counters, and the buffer in which a
 //! callback's writes are gathered.
-//!
-//! | phase | moved there by | what connections do |
-//! |---|---|---|
-//! | Serving | `new` | serve |
-//! | Draining | `enter` | close as soon as nothing is in flight on them |
-//! | Stopped | `enter`, from either | end at once |
 
 // Mirrors the fields of Go's `http.Server` that its connections read.
 
@@ -54,10 +48,9 @@ pub(crate) struct ConnSettings {
     pub(crate) max_age: Option<(u64, u64)>,
 }
 
+/// What a server and its connections do. `server/dispatch.rs` says what moves it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
-    /// Not all workers have started: nothing is accepted.
-    Starting,
     Serving,
     Draining,
     Stopped,

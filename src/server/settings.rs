@@ -216,8 +216,7 @@ impl Listeners {
                 ports.push(Port {
                     socket,
                     network,
-                    listener,
-                    worker,
+                    at: At { listener, worker },
                 });
                 io::Result::Ok(addr)
             };
@@ -282,9 +281,16 @@ impl<L: Into<Listeners>, const N: usize> From<[L; N]> for Listeners {
 pub(super) struct Port {
     pub(super) socket: OwnedFd,
     pub(super) network: Network,
+    pub(super) at: At,
+}
+
+/// Where a connection comes to, and where it goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct At {
     /// The listener's number.
     pub(super) listener: usize,
-    /// The worker that accepts from it for itself. `None`: the first accepts, for all.
+    /// The worker that accepts from it for itself. `None`: the first accepts, for the worker that has the
+    /// fewest connections.
     pub(super) worker: Option<usize>,
 }
 
