@@ -21,15 +21,15 @@
 // A scope has two values, each set once: its deadline, and when it was ended. These, and those of
 // the scopes above, say whether it ended and why:
 //
-// | the time in `ended`, or if it is empty the earliest of the scopes above | its deadline | the scope |
+// | the time in `ended`; if empty, the earliest `ended` above | its deadline | the scope |
 // |---|---|---|
 // | none | none, or ahead | is open |
 // | none | has passed | ended by its deadline; the call that notices it stores the deadline in `ended` |
-// | some | before it, or the same | ended by its deadline |
-// | some | after it, or none | is canceled |
+// | some | at or before that time | ended by its deadline |
+// | some | after that time, or none | is canceled |
 //
-// A child holds its parent, and a parent knows no child: what waits for a scope's end stands in the
-// queue of each scope above it. So one store ends a whole tree, before anything is woken, and nothing
+// A child holds its parent, and a parent knows no child: what waits for a scope's end stands in its
+// queue, and in that of each scope above. So one store ends a whole tree, before anything is woken, and nothing
 // is woken under a lock.
 
 use std::fmt;

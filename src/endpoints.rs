@@ -192,7 +192,7 @@ impl Endpoints {
         (known != UNKNOWN).then(|| Addr::Socket(known.into()))
     }
 
-    /// Notes an end, and forgets what was noted. An address that is not of IPv4 comes back.
+    /// Notes an end, in place of the last note. An address that is not of IPv4 comes back.
     pub(crate) fn set(&self, end: End, address: Addr) -> Option<Addr> {
         let (v4, back) = match address {
             Addr::Socket(SocketAddr::V4(v4)) => (v4, None),

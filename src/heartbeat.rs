@@ -61,7 +61,7 @@ const PAYLOAD: &[u8] = b"ping";
 /// On streams of this crate a ping waits until a `write_all` under way has ended.
 /// There are two limits. A payload that the socket does not take at once is written in parts, and
 /// another write may come between them. And a ping is written through futures-io's `AsyncWrite`; of
-/// its pollers a stream wakes only the last: beside a heartbeat, write by the stream's own methods
+/// the tasks that poll it so, a stream wakes only the last: beside a heartbeat, write by the stream's own methods
 /// and not through that trait.
 #[must_use = "a heartbeat stops when it is dropped"]
 #[doc(alias = "Pinger")]
@@ -156,7 +156,6 @@ impl Heartbeat {
     /// # Panics
     ///
     /// Outside a runtime.
-    #[inline]
     pub fn reset(&self, interval: Option<Duration>) {
         if let Some(interval) = interval.filter(|interval| !interval.is_zero()) {
             self.beat.interval.set(interval);

@@ -48,9 +48,9 @@
 //! | talk TCP | [`TcpListener`], [`TcpStream`]; with choices: [`ListenConfig`], [`Dialer`], [`KeepAlive`] |
 //! | talk UDP, or to this machine only | [`UdpSocket`]; [`UnixStream`], [`UnixListener`], [`UnixDatagram`] |
 //! | give an address | [`ToAddr`]: `"host:port"` as Go reads it, a socket address, or a pair |
-//! | read and write a pipe, a terminal, a child's end | [`Pipe`] |
+//! | read and write a pipe, a terminal, a child's I/O | [`Pipe`] |
 //! | wait for any other descriptor | [`Source`], [`Direction`] |
-//! | serve with tasks | [`Serve`]: a task a connection, a back-off when descriptors run out, a limit |
+//! | serve with tasks | [`Serve`]: tasks for connections, a back-off without descriptors, a limit |
 //! | serve without tasks | [`Protocol`], with its [`Conn`]; [`Server`], [`Bound`], [`ServerHandle`]; [`Dispatch`], [`Peer`], [`Limits`], [`ServerStats`], [`WorkerStats`]; [`Drain`], [`CloseReason`]; see [`connection`] |
 //! | write to such a connection from elsewhere | on its thread by a [`ConnHandle`]; from any thread by its [`ConnId`], with [`ServerHandle::write`] |
 //! | move bytes between two ends | [`copy()`], [`copy_bidirectional`], [`Relay`] |

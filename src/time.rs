@@ -52,7 +52,7 @@ pub(crate) fn clock() -> Instant {
 
 /// A fresh reading of the runtime's clock, real or virtual.
 ///
-/// A deadline counts from the moment at which it is set, so this is what to add to:
+/// To set a deadline some time from now, add that time to this:
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -102,7 +102,6 @@ fn read(what: &str) -> Instant {
 /// # Panics
 ///
 /// Outside a runtime.
-#[inline]
 #[track_caller]
 pub fn coarse_now() -> Instant {
     match current::last_reading() {

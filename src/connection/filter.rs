@@ -166,21 +166,20 @@ pub trait Filter: 'static {
 /// A [`Filter`], or an `Option` of one, for a connection: `None` leaves it without, and costs nothing.
 ///
 /// ```
-/// use netpoller::{Filter, FilterIo, IntoFilter, Peer};
+/// use netpoller::{IntoFilter, Peer};
+/// # use netpoller::{Filter, FilterIo};
 /// # use std::io;
-/// /// Passes everything on.
-/// struct Plain;
-/// impl Filter for Plain {
-///     fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
-///         io.to_protocol(bytes);
-///         Ok(bytes.len())
-///     }
-///     fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
-///         io.to_peer(bytes);
-///         Ok(bytes.len())
-///     }
-/// }
-///
+/// # struct Plain;
+/// # impl Filter for Plain {
+/// #     fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+/// #         io.to_protocol(bytes);
+/// #         Ok(bytes.len())
+/// #     }
+/// #     fn outgoing(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize> {
+/// #         io.to_peer(bytes);
+/// #         Ok(bytes.len())
+/// #     }
+/// # }
 /// /// For `Server::filter`: peers of this machine go without.
 /// fn choose(peer: &Peer) -> Option<Plain> {
 ///     let is_local = peer.addr.socket().is_some_and(|addr| addr.ip().is_loopback());

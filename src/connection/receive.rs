@@ -26,7 +26,6 @@ impl<P: Protocol> Connection<P> {
 
     /// Handles the result of a read into the buffer.
     #[cold]
-    #[inline(never)]
     pub(super) fn receive(&mut self, read: io::Result<usize>, buffer: &[u8]) {
         debug_assert!(self.conn.reads());
         match read {
@@ -121,7 +120,6 @@ impl<P: Protocol> Connection<P> {
     /// Called after `data` was offered all of the input. While `data` uses bytes, offers it the rest.
     /// All that it writes meanwhile goes out in one write.
     #[cold]
-    #[inline(never)]
     pub(super) fn delivered(&mut self, mut used: io::Result<usize>, all: Cow<'_, [u8]>) {
         let mut at = 0;
         // How many bytes of what is left it has seen.

@@ -68,7 +68,6 @@ impl<P: Protocol> Machine for Connection<P> {
         &figures.connection_time
     }
 
-    #[inline]
     fn run(self: Pin<&mut Self>, id: MachineId) -> Poll<()> {
         let this = self.get_mut();
         context::begin(id, ptr::null());
@@ -114,7 +113,6 @@ impl<P: Protocol> Machine for Connection<P> {
 
 impl Conn {
     /// Whether there is nothing to do for the connection but to read.
-    #[inline]
     fn only_reads(&self) -> bool {
         self.is_plain() && self.shared.phase.get() == Phase::Serving && !self.timer_has_fired()
     }
@@ -132,7 +130,6 @@ impl Conn {
 impl<P: Protocol> Connection<P> {
     /// The general loop: goes on until the connection has to wait, or has used up its budget.
     #[cold]
-    #[inline(never)]
     fn go_on(&mut self) -> Poll<()> {
         // Not in each pass: a thread that always writes would otherwise keep the times from being judged.
         // Later writes wake the connection again.

@@ -22,7 +22,6 @@ impl Conn {
     // ---- a callback writes ----
 
     #[cold]
-    #[inline(never)]
     pub(super) fn write_slow(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.check_write(bytes.len())?;
         let mut out = self.shared.out.borrow_mut();
@@ -114,7 +113,6 @@ impl Conn {
     // ---- the callback's end ----
 
     /// Sends what the callback wrote: nothing waits before it. False if not all has gone.
-    #[inline]
     pub(super) fn send_reply(&mut self) -> bool {
         let mut out = self.shared.out.borrow_mut();
         if out.is_empty() {
@@ -147,7 +145,6 @@ impl Conn {
 
     /// Queues what the system did not take of a reply at the first try.
     #[cold]
-    #[inline(never)]
     fn send_rest(&mut self, sent: io::Result<usize>) {
         debug_assert!(self.queued() == 0 && !self.is_filtered());
         let asked = self.shared.out.borrow().len();
@@ -221,7 +218,6 @@ impl Conn {
 
     /// Writes once from the queue. Returns whether more is left that the system may take.
     #[cold]
-    #[inline(never)]
     pub(super) fn flush(&mut self) -> bool {
         let Some(extra) = self.extra.as_ref().filter(|extra| !extra.queue.is_empty()) else {
             return false;

@@ -109,13 +109,11 @@ impl State {
     }
 
     /// Whether the protocol may write.
-    #[inline]
     pub(crate) const fn takes_writes(self) -> bool {
         matches!(self, State::Opening | State::Open | State::PeerEnded)
     }
 
     /// Whether what the peer sends is for the protocol.
-    #[inline]
     pub(crate) const fn delivers(self) -> bool {
         matches!(self, State::Open | State::Finishing | State::Finished)
     }

@@ -77,7 +77,6 @@ impl Conn {
     }
 
     /// The time by a fresh reading, rounded up: a time that counts from here is never early.
-    #[inline]
     pub(super) fn fresh_tick(&self) -> u64 {
         let clock = &self.fd.desc.core().clock;
         clock.read();
@@ -85,7 +84,6 @@ impl Conn {
     }
 
     /// The peer gave a sign of life.
-    #[inline]
     pub(super) fn heard(&mut self) {
         // If times are judged, the clock is read anew: the callback's time is not the peer's.
         self.heard_at = match self.shared.judges_by_time.get() {
@@ -219,7 +217,6 @@ impl Conn {
     }
 
     /// The timer has fired: the connection has to judge what is due.
-    #[inline]
     pub(super) fn timer_has_fired(&self) -> bool {
         let fired = |key| self.fd.desc.core().peer_timers.borrow().get(key).is_none();
         self.judge_timer.is_some_and(fired)

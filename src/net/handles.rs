@@ -115,7 +115,6 @@ macro_rules! carriers {
             /// # Errors
             ///
             /// Closed.
-            #[inline]
             pub fn set_deadline(&self, when: Option<Instant>) -> io::Result<()> {
                 self.set_read_deadline(when)?;
                 self.set_write_deadline(when)
@@ -144,7 +143,6 @@ macro_rules! carriers {
             /// # Errors
             ///
             /// Closed.
-            #[inline]
             pub fn set_read_deadline(&self, when: Option<Instant>) -> io::Result<()> {
                 self.fd.set_deadline(Direction::Read, when)
             }
@@ -169,7 +167,6 @@ macro_rules! carriers {
             /// # Errors
             ///
             /// Closed.
-            #[inline]
             pub fn set_write_deadline(&self, when: Option<Instant>) -> io::Result<()> {
                 self.fd.set_deadline(Direction::Write, when)
             }

@@ -16,9 +16,9 @@ const ALMOST_A_TICK: Duration = Duration::from_nanos(999_999);
 /// The latest tick that a deadline can have. [`Tick::MAX`] means "none".
 const LATEST: u64 = u64::MAX - 1;
 
-/// The memo holds a deadline only while it is at least so many ticks after the last reading. If one is set
-/// again more than 10 s after the last reading, it may have passed: then it does not expire at once,
-/// but in a later turn.
+/// The memo (see `Clock`) holds a deadline only while it is at least so many ticks after the last reading.
+/// If a remembered one is set when that reading is over 10 s old, it may have passed: then it expires in a
+/// later turn.
 const PLAINLY_AHEAD: u64 = 10_000;
 
 /// What the clock reads.
@@ -38,8 +38,8 @@ pub(crate) struct Clock {
     now: Cell<Instant>,
     /// The last reading in ticks, rounded up, and the instant of that tick.
     next: Cell<(Tick, Instant)>,
-    /// The tick of the last deadline that was `PLAINLY_AHEAD`, and the instants at which the tick before it and
-    /// it begin: what lies between is rounded up to it. The next deadlines often lie there.
+    /// The tick of the last deadline that was `PLAINLY_AHEAD`, with the instants at which the previous tick
+    /// and this begin: what lies between rounds up to this. The next deadlines often lie there.
     memo: Cell<Option<(Tick, Instant, Instant)>>,
 }
 

@@ -40,7 +40,7 @@
 //     ▼
 //   poll_again     if a wait found nothing and an entry is due: polls again, without waiting
 //     ▼
-//   expire         deadlines and peers' timers, up to the settled tick; other timers, up to the clock's
+//   expire         deadlines and judging timers, to the settled tick; other timers, to the clock's
 //
 // *Pending* is what a close, or a deadline set in the past, has released. *Proven* and *settled* are
 // explained in netpoll.rs.
@@ -94,8 +94,8 @@ pub struct Turn {
     /// Runs of a machine, which is a task or a connection; zero for a bare [`Reactor`], which runs
     /// nothing.
     pub machines: usize,
-    /// Deadlines that expired and timers that fired in this turn. A deadline that is set in the past
-    /// expires when it is set, and is not counted.
+    /// Deadlines that expired and timers that fired in this turn. A deadline that expires when it is set
+    /// is not counted.
     pub expired: usize,
     /// Whether there may be more to do at once.
     pub more: bool,
@@ -124,7 +124,7 @@ pub struct Turn {
 pub struct Entries {
     /// All entries in the wheel of deadlines, the stale ones too.
     pub held: usize,
-    /// The stale entries. The wheel drops them when their tick comes.
+    /// The stale entries. The wheel drops them when their tick comes, or when it is compacted.
     pub stale: usize,
 }
 
@@ -189,7 +189,8 @@ pub struct Entries {
 /// **Deadlines.** Each direction has one. When it expires, a turn hands out what is parked there, and
 /// [`check`](PollDesc::check) and `park` report a timeout until the deadline is moved. Moving it later
 /// only stores it, and no timer is touched: so move it on every read. A deadline is never early. One
-/// that is set to now or to the past expires at once, even if there is data to read.
+/// that is set to now or to the past expires at once, even if there is data to read (in a later turn, if the
+/// loop was held up for more than ten seconds).
 ///
 /// A deadline *judges a peer*: if it expires, the peer was too slow. So a deadline at T expires only
 /// after the reactor has handed out the `W` of every event before T and you have run it, since it may
@@ -210,7 +211,7 @@ pub struct Entries {
 /// crate log must not use the reactor, which is borrowed while they run: a logger that opens a socket in the
 /// same thread panics. The drop of a `W` may use it.
 ///
-/// **Portability.** epoll and kqueue report edges. Forced poll(2) does not: there short transfers prove
+/// **Portability.** epoll and kqueue report edges. mio's poll(2) does not: there short transfers prove
 /// nothing, and `with_fd` returns `None`. There, after `WouldBlock`, arm the source again:
 /// mio's own sources do that themselves, for others call [`rearm`](PollDesc::rearm).
 /// Only Linux and Android report urgent data: elsewhere a short transfer proves nothing either.
@@ -396,8 +397,9 @@ impl<W, T> Reactor<W, T> {
     }
 
     /// How long the next turn may sleep, at most: until the next entry of a timer wheel is due, which may be
-    /// a [stale](Entries::stale) one. Zero if anything is pending, an entry is due, or the last harvest may
-    /// have left events. `None` if there is no entry. Reads the clock if nothing is pending or left.
+    /// a [stale](Entries::stale) one. Zero if a close or a past deadline has released a
+    /// `W`, an entry is due, or the last harvest may have left events. `None` if there is no entry. Reads
+    /// the clock, unless something was released or left.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -614,7 +616,7 @@ impl<W, T> Reactor<W, T> {
 #[cfg(not(mio_unsupported_force_poll_poll))]
 impl<W, T> AsFd for Reactor<W, T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // A selector of the user's may replace its descriptor while ours is borrowed.
+        // A selector of the user's may replace its descriptor while it is lent.
         let fd = self.with_fd(|own| match &self.copy {
             Some(copy) => copy.of(own),
             None => own.as_raw_fd(),

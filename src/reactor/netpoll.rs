@@ -78,7 +78,7 @@ enum Polled {
 
 /// The reactor calls this with a descriptor's user data when a deadline of the descriptor expires, or the
 /// peer hangs up. It hands out the Ws that are in no slot: those of queued operations, of `poll_read`'s
-/// callers, and of all that wait for a hang-up. It must not use the reactor.
+/// callers that wait for the lock, and of all that wait for a hang-up. It must not use the reactor.
 pub(crate) type HandOutOthers<W, T> = fn(&T, &mut dyn FnMut(W));
 
 /// A proven tick that will be settled later.
@@ -233,8 +233,8 @@ impl<W, T> Core<W, T> {
         let mut turn = Turn::default();
         let waited = self.wait(max_wait, run_queue);
         self.trace.put(Kind::WaitEnd, NOTHING, 0);
-        // If the selector fails, the events that it returned before are handed out all the same. The
-        // call comes after the wait: if the selector panics, what is pending stays for the next turn.
+        // If the selector fails, the events that it returned before are handed out all the same. Called
+        // after the wait: if the selector panics, what is pending stays for the next turn.
         turn.events = self.unpark_ready(out);
         let polled = waited?;
         self.read_clock();
@@ -417,7 +417,7 @@ impl<W, T> Core<W, T> {
                 }
             }
         }
-        // Behind the loop: a logger that panics silences no waiter.
+        // After the loop: a logger that panics silences no waiter.
         if log::log_enabled!(log::Level::Trace) {
             for Event { token, readiness } in events.iter() {
                 log::trace!("ready {token:?} {readiness:?}");

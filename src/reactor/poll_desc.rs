@@ -35,7 +35,7 @@
 // | state | meaning | moved there by | on to |
 // |---|---|---|---|
 // | none (NEVER) | no timer | `new`; the timer fires and no deadline is set; `evict` | due |
-// | due(tick) | no deadline is before `tick` | the first deadline, or one before the timer | an earlier tick by such a deadline; a later one, or none, when it fires; none by `evict` |
+// | due(tick) | no deadline is before `tick` | the first deadline, or one before the timer | earlier, by a deadline before it; later, or none, when it fires; none by `evict` |
 //
 // If a deadline moves later, or is cleared, it is only stored: the timer is not touched. When the timer
 // fires, it is set to the next deadline, if there is one. (On a virtual clock the timer is always set to
@@ -178,7 +178,6 @@ impl<W, T> PollDesc<W, T> {
     }
 
     /// Whether an operation may be tried, must wait, or is refused.
-    #[inline]
     pub(crate) fn may_try(&self, direction: Direction) -> May {
         // In a child of fork a try would take the parent's bytes.
         match self.core.is_inherited() {
@@ -189,7 +188,6 @@ impl<W, T> PollDesc<W, T> {
 
     /// As `may_try`, by the flags alone. For parking, which does no harm in a child of fork: no turn runs
     /// there.
-    #[inline]
     fn may_by_flags(&self, direction: Direction) -> May {
         let asked = CLOSED | expired_bit(direction) | ready_bit(direction);
         match self.flags.get() & asked {
@@ -289,7 +287,6 @@ impl<W, T> PollDesc<W, T> {
 
     /// As [`PollDesc::park`], after [`PollDesc::may_try`] said `Wait`. Replaces the W that is in the slot,
     /// and returns it.
-    #[inline]
     pub(crate) fn park_waiting(&self, direction: Direction, w: W) -> Option<W> {
         debug_assert_eq!(self.may_by_flags(direction), May::Wait);
         self.slots[direction as usize].replace(Some(w))
@@ -466,7 +463,6 @@ impl<W, T> PollDesc<W, T> {
     ///     Ok(bytes)
     /// }
     /// ```
-    #[inline]
     pub fn transferred(&self, direction: Direction, bytes: usize, asked: usize) {
         debug_assert!(bytes <= asked);
         if 0 < bytes && bytes < asked && self.short_means_drained() {
@@ -480,7 +476,6 @@ impl<W, T> PollDesc<W, T> {
     /// - after a hang-up: an end of file or an error may follow;
     /// - before urgent data: a read stops there;
     /// - if the selector reports no edges, or no urgent data.
-    #[inline]
     pub fn short_means_drained(&self) -> bool {
         let hung_up = match fault!("short_read_after_hang_up") {
             true => 0,
@@ -735,7 +730,7 @@ impl<W, T> PollDesc<W, T> {
     ///
     /// # Errors
     ///
-    /// The selector's. After one, no readiness of the source is reported.
+    /// The selector's. After an error no readiness is reported.
     pub fn rearm(&self, source: &mut dyn Source) -> io::Result<()> {
         if self.core.traits.edges || self.is_closed() {
             return Ok(());

@@ -78,8 +78,7 @@ pub struct Traits {
     pub edges: bool,
     /// Urgent data is reported. If not, a short read proves nothing.
     pub urgent: bool,
-    /// Has no effect, and will be removed in 0.2: the reactor always calls [`Selector::close`] before the
-    /// file descriptor is closed.
+    /// Has no effect, and will be removed in 0.2.
     pub close_forgets: bool,
 }
 
@@ -269,7 +268,7 @@ pub struct MioSelector {
     breaker: Arc<Pipe>,
 }
 
-/// How many events a call returns at most, to begin with. Go takes 128 of epoll. A larger buffer needs fewer
+/// How many events a call returns at most, to begin with. Go takes 128 events. A larger buffer needs fewer
 /// calls. It delays nothing: the runtime polls again after a bounded number of machines.
 const CAPACITY: usize = 1024;
 
@@ -311,7 +310,6 @@ fn interest(readiness: Readiness) -> mio::Interest {
     interest
 }
 
-#[inline]
 fn readiness(event: &mio::event::Event) -> Readiness {
     let flag = |is: bool, flag: Readiness| Readiness(flag.0 * u8::from(is));
     let ready =

@@ -58,12 +58,10 @@ impl MachineId {
         self.0
     }
 
-    #[inline]
     pub(super) fn slot(self) -> u32 {
         self.0.get() as u32
     }
 
-    #[inline]
     pub(super) fn generation(self) -> u32 {
         (self.0.get() >> 32) as u32
     }
@@ -142,7 +140,6 @@ pub(super) fn leave(before: &Run) {
 // ---- a run ----
 
 /// A machine begins to run, with a fresh budget. `waker` is its own if it is a future, else null.
-#[inline]
 pub(crate) fn begin(id: MachineId, waker: *const Waker) {
     RUN.with(|run| {
         debug_assert!(!run.home.get().is_null(), "a runtime is entered");
@@ -153,13 +150,11 @@ pub(crate) fn begin(id: MachineId, waker: *const Waker) {
 }
 
 /// The machine that runs, or ran last.
-#[inline]
 pub(crate) fn running_machine() -> MachineId {
     RUN.with(|run| run.id.get())
 }
 
 /// Called when no machine runs: a waker that is parked from now on counts as foreign.
-#[inline]
 pub(crate) fn end() {
     RUN.with(|run| {
         run.waker.set(ptr::null());
@@ -171,7 +166,6 @@ pub(crate) fn end() {
 ///
 /// A waker counts as the machine's own only at the same address: the machine's waker stays there while the
 /// machine runs, so no other waker can be there. A clone counts as foreign, which is correct but slower.
-#[inline]
 pub(crate) fn own(home: *const (), waker: &Waker) -> Option<MachineId> {
     RUN.with(|run| {
         let own = ptr::eq(run.waker.get(), waker) && ptr::eq(run.home.get(), home);
@@ -217,14 +211,12 @@ thread_local! {
 }
 
 impl ParkKey {
-    #[inline]
     pub(crate) fn machine(id: MachineId) -> Self {
         ParkKey(id.bits())
     }
 
     /// What to park for `waker` on the reactor `home`. If `waker` is the running machine's own, that is
     /// the machine's id. Otherwise keeps a clone, and returns its key.
-    #[inline]
     pub(crate) fn of(home: *const (), waker: &Waker) -> Self {
         match own(home, waker) {
             Some(id) => ParkKey::machine(id),
@@ -234,7 +226,6 @@ impl ParkKey {
 
     /// Keeps a foreign waker.
     #[cold]
-    #[inline(never)]
     pub(crate) fn keep(waker: Waker) -> Self {
         let kept = KEPT.try_with(|kept| {
             let kept = &mut *kept.borrow_mut();
@@ -278,14 +269,12 @@ impl ParkKey {
         }
     }
 
-    #[inline]
     pub(crate) fn is_foreign(self) -> bool {
         self.0.get() & FOREIGN != 0
     }
 
     /// The machine's id. For a waker's key it matches no machine, since no machine's generation has the
     /// top bit.
-    #[inline]
     pub(crate) fn as_machine(self) -> MachineId {
         MachineId::from_bits(self.0)
     }
@@ -294,7 +283,6 @@ impl ParkKey {
 // ---- the budget ----
 
 /// Charges an operation and its bytes to the machine that runs.
-#[inline]
 pub(crate) fn charge(bytes: usize) {
     RUN.with(|run| {
         let spent = OPERATION + bytes as i64;
@@ -303,7 +291,6 @@ pub(crate) fn charge(bytes: usize) {
 }
 
 /// Whether the machine that runs may go on. Always, if none runs.
-#[inline]
 pub(crate) fn has_budget() -> bool {
     RUN.with(|run| run.budget.get() > 0 || fault!("endless_budget"))
 }

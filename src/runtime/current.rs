@@ -98,7 +98,6 @@ pub(crate) fn at_home<R>(remote: &Arc<Remote>, f: impl FnOnce(&Rc<Scheduler>) ->
 
 /// The last reading of the clock of the runtime that is entered on this thread. Called for each
 /// message. It calls no other code, so it borrows without the clone of [`try_with`].
-#[inline]
 pub(crate) fn last_reading() -> Option<Instant> {
     let reading =
         |current: &RefCell<Option<Rc<Scheduler>>>| Some(current.borrow().as_ref()?.reactor.now());

@@ -24,17 +24,16 @@ impl Scheduler {
     // Kept out of the loop that runs machines, which calls it once for each of them.
     #[inline(never)]
     pub(super) fn end_machine(&self, id: MachineId, mut body: Body, error: Option<JoinError>) {
-        log::trace!("done machine {id}");
         self.record(Kind::Done, id, 0);
         let join = body.as_mut().joined();
         // The body is dropped first, with no borrow held: that closes its sockets. Until then the
         // machine counts as alive.
         let panicked = drop_quietly(body).map(JoinError::panicked);
         self.machines.borrow_mut().free(id);
-        if let (Some(_), Some(panicked)) = (&error, &panicked) {
-            log::error!("a destructor of machine {id} panicked: {panicked}");
-        }
-        let error = error.or(panicked);
+        let (error, also) = match error {
+            None => (panicked, None),
+            error => (error, panicked),
+        };
         if error.as_ref().is_some_and(JoinError::is_panic) {
             self.figures().panicked.add(1);
         }
@@ -50,6 +49,11 @@ impl Scheduler {
                 }
             }
         }
+        // Last, since a logger of the user's may panic.
+        if let Some(panicked) = also {
+            log::error!("a destructor of machine {id} panicked: {panicked}");
+        }
+        log::trace!("done machine {id}");
     }
 
     pub(crate) fn abort(&self, id: MachineId) {

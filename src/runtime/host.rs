@@ -167,7 +167,6 @@ impl Runtime {
 
 impl Scheduler {
     /// A turn begins. The host is not called for what comes during it.
-    #[inline]
     pub(super) fn turn_began(&self) {
         if let Some(host) = &*self.host.borrow() {
             self.reactor.core().host_sleeps.set(false);
@@ -177,7 +176,6 @@ impl Scheduler {
     }
 
     /// A turn has ended.
-    #[inline]
     pub(super) fn turn_ended(&self) {
         if self.host.borrow().is_some() {
             // A clock of the user's may panic: the host's turn will say so.

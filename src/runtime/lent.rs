@@ -39,7 +39,6 @@ pub(super) fn free() {
 }
 
 /// Takes the buffer out, so that a closure which reads again gets another.
-#[inline]
 pub(crate) fn take() -> Buffer {
     LENT.take().map_or_else(make, ManuallyDrop::into_inner)
 }
@@ -53,7 +52,6 @@ fn make() -> Buffer {
 }
 
 /// Gives it back, for the next read.
-#[inline]
 pub(crate) fn give_back(buffer: Buffer) {
     // There is another if a closure has read again.
     let other = LENT.replace(Some(ManuallyDrop::new(buffer)));
@@ -61,7 +59,6 @@ pub(crate) fn give_back(buffer: Buffer) {
 }
 
 /// Reads into the buffer. After an error the buffer is given back; otherwise the caller gives it back.
-#[inline]
 pub(crate) fn fill<E>(
     read: impl FnOnce(&mut [u8]) -> Result<usize, E>,
 ) -> Result<(Buffer, usize), E> {

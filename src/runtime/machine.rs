@@ -63,7 +63,6 @@ pub(crate) type Body = Pin<Box<dyn Machine>>;
 pub(crate) type Task<F> = WithWaker<F, Option<Join<<F as Future>::Output>>>;
 
 impl<F: Future<Output: 'static>> Machine for Task<F> {
-    #[inline]
     fn run(mut self: Pin<&mut Self>, id: MachineId) -> Poll<()> {
         // The handle is gone: an idle task needs no cell.
         let join = self.as_mut().data();
@@ -154,7 +153,6 @@ impl Machines {
 
     /// The slot of a machine that is alive, or of the root. For a stale id there is no slot, or one with
     /// another generation.
-    #[inline]
     fn find(&mut self, id: MachineId) -> Option<&mut Slot> {
         let slot = self.slots.get_mut(id.slot() as usize)?;
         (slot.generation == id.generation() || fault!("stale_machine")).then_some(slot)
@@ -167,14 +165,12 @@ impl Machines {
 
     /// Marks a machine as queued. Returns whether its id has to go into the queue now: the machine
     /// is alive and was not queued.
-    #[inline]
     pub(crate) fn wake(&mut self, id: MachineId) -> bool {
         let slot = self.find(id);
         slot.is_some_and(|slot| !mem::replace(&mut slot.is_queued, true))
     }
 
     /// Takes a machine's body to run it.
-    #[inline]
     pub(crate) fn take_body(&mut self, id: MachineId) -> Option<Body> {
         let slot = self.find(id)?;
         slot.is_queued = false;
@@ -183,7 +179,6 @@ impl Machines {
 
     /// Puts the body of a machine that has to wait back into its slot. If the machine was aborted while it
     /// ran, returns the body: the caller drops it and calls `free`.
-    #[inline]
     pub(crate) fn put_back(&mut self, id: MachineId, body: Body) -> Option<Body> {
         // Only `free` frees the slot of a machine that runs.
         let slot = &mut self.slots[id.slot() as usize];

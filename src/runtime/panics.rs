@@ -38,7 +38,6 @@ impl Drop for Payload {
 }
 
 /// Runs `f` and catches its panic.
-#[inline]
 pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, Payload> {
     panic::catch_unwind(AssertUnwindSafe(f)).map_err(|payload| Payload(Some(payload)))
 }

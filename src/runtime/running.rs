@@ -74,7 +74,6 @@ pub(super) type Sample = (u64, u64);
 /// For the loop.
 impl Running {
     /// Something begins to run, and is counted: a machine, the root, or a [`JOB`].
-    #[inline]
     pub(super) fn begin(&self, id: u64, runs: &Counter) {
         debug_assert_ne!(id, NONE);
         runs.add(1);
@@ -82,13 +81,11 @@ impl Running {
     }
 
     /// No machine runs.
-    #[inline]
     pub(super) fn end(&self) {
         self.id.store(NONE, Ordering::Release);
     }
 
     /// Notes that a batch begins, if the loop's clock is the system's: see `holder`.
-    #[inline]
     pub(super) fn begin_batch(&self, clock: &Clock) {
         if clock.is_systems() {
             *lock(&self.batch) = Some(clock.now());

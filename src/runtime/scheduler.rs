@@ -114,13 +114,11 @@ impl Scheduler {
         &self.reactor.core().trace
     }
 
-    #[inline]
     pub(super) fn record(&self, kind: Kind, id: MachineId, detail: u64) {
         self.trace().put(kind, id.bits().get(), detail);
     }
 
     /// Figures that any thread may read.
-    #[inline]
     pub(crate) fn figures(&self) -> &Figures {
         &self.remote.running.figures
     }
@@ -134,7 +132,6 @@ impl Scheduler {
 
     /// Puts the id of a machine, or of the root, into `woken`. If the id is queued already, nothing
     /// changes.
-    #[inline]
     pub(crate) fn wake(&self, id: MachineId) {
         if self.machines.borrow_mut().wake(id) {
             self.make_runnable(id, Kind::Wake);
@@ -142,7 +139,6 @@ impl Scheduler {
     }
 
     /// Puts a machine into `woken`. The caller has marked its slot as queued.
-    #[inline]
     fn make_runnable(&self, id: MachineId, kind: Kind) {
         let core = self.reactor.core();
         self.stopwatch.queued(id, || core.clock.peek());
@@ -233,7 +229,6 @@ impl Scheduler {
     }
 
     /// Publishes the numbers of tasks, of descriptors, and of the wheels' entries.
-    #[inline]
     pub(super) fn publish_counts(&self) {
         let (core, figures) = (self.reactor.core(), self.figures());
         // The root is no task.
@@ -284,7 +279,6 @@ impl Scheduler {
     }
 
     /// Makes runnable what other threads woke, and runs what they sent.
-    #[inline]
     fn open_mail(&self) {
         let Some((woken, jobs)) = self.remote.take_mail() else {
             return;
@@ -394,7 +388,6 @@ impl Scheduler {
         }
     }
 
-    #[inline]
     fn run(&self, id: MachineId, mut body: Body) {
         let ended = match catch(|| body.as_mut().run(id)) {
             Ok(Poll::Pending) => {

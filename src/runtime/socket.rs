@@ -104,17 +104,14 @@ const fn yielded_bit(direction: Direction) -> u8 {
 }
 
 impl Locks {
-    #[inline]
     fn has(&self, bits: u8) -> bool {
         self.0.get() & bits != 0
     }
 
-    #[inline]
     fn raise(&self, bits: u8) {
         self.0.set(self.0.get() | bits);
     }
 
-    #[inline]
     fn lower(&self, bits: u8) {
         self.0.set(self.0.get() & !bits);
     }
@@ -130,7 +127,6 @@ pub(crate) enum LockState {
 }
 
 impl LockState {
-    #[inline]
     pub(crate) fn is_holder(self) -> bool {
         self == LockState::Holder
     }
@@ -153,7 +149,6 @@ impl Socket {
 
     // ---- its two ends ----
 
-    #[inline]
     pub(crate) fn network(&self) -> Network {
         self.endpoints.network
     }
@@ -199,7 +194,6 @@ impl Socket {
 
     /// Locks the direction, or queues for it. Returns whether the operation holds the lock now: Go's
     /// `rwlock`.
-    #[inline]
     pub(crate) fn lock(&self, direction: Direction, state: &mut LockState, waker: &Waker) -> bool {
         match state {
             LockState::Holder => true,
@@ -213,26 +207,22 @@ impl Socket {
     }
 
     /// Whether no operation holds the lock, and nothing waits for the direction.
-    #[inline]
     pub(crate) fn is_uncontended(&self, direction: Direction) -> bool {
         !self.locks.has(held_bit(direction) | waits_bit(direction))
     }
 
     /// Locks a direction that [is uncontended](Socket::is_uncontended).
-    #[inline]
     pub(crate) fn lock_uncontended(&self, direction: Direction) {
         debug_assert!(self.is_uncontended(direction));
         self.locks.raise(held_bit(direction));
     }
 
     /// Whether an operation holds the lock of this direction.
-    #[inline]
     pub(crate) fn is_locked(&self, direction: Direction) -> bool {
         self.locks.has(held_bit(direction))
     }
 
     #[cold]
-    #[inline(never)]
     fn lock_slow(&self, direction: Direction, state: &mut LockState, waker: &Waker) -> bool {
         // First, since cloning may run any code, which may close the socket or unlock the direction.
         let waker = waker.clone();
@@ -260,7 +250,6 @@ impl Socket {
     }
 
     /// Unlocks the direction. If operations queue, the first of them holds the lock now: Go's `rwunlock`.
-    #[inline]
     pub(crate) fn unlock(&self, direction: Direction, state: &mut LockState) {
         debug_assert!(state.is_holder(), "not held: {state:?}");
         *state = LockState::Idle;
@@ -274,7 +263,6 @@ impl Socket {
     /// Gives the lock to the first operation in the queue. If the queue is empty, unlocks the direction
     /// and wakes the poller.
     #[cold]
-    #[inline(never)]
     fn pass_on(&self, direction: Direction) {
         let next = self.extra().borrow_mut().queues[direction as usize].pop();
         if let Some(waker) = next {
@@ -327,7 +315,6 @@ impl Socket {
 
     /// Takes the key of the poller's waker. Once the waker is taken, the same key in the slot finds
     /// nothing.
-    #[inline]
     pub(crate) fn take_poller(&self, direction: Direction) -> Option<ParkKey> {
         if !self.locks.has(waits_bit(direction)) {
             return None;

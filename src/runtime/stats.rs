@@ -106,7 +106,6 @@ pub(crate) struct SharedHistogram {
 }
 
 impl SharedHistogram {
-    #[inline]
     pub(super) fn add(&self, value: u64) {
         let bits = (u64::BITS - value.leading_zeros()) as usize;
         self.counts.as_flattened()[bits.min(LAST)].add(1);
@@ -291,7 +290,6 @@ impl Stopwatch {
 
     /// The wait of this turn has ended. If a timer has fired or a deadline has expired, `due` is what was
     /// the next tick with an entry before the turn.
-    #[inline]
     pub(super) fn wait_ended(&self, clock: &Clock, figures: &Figures, due: Option<Tick>) {
         if OBSERVES {
             self.awake.set(clock.now());
@@ -302,7 +300,6 @@ impl Stopwatch {
     }
 
     /// A machine, or the root, is runnable.
-    #[inline]
     pub(super) fn queued(&self, id: MachineId, since: impl FnOnce() -> Instant) {
         if OBSERVES {
             self.set_since(id, since());
@@ -310,7 +307,6 @@ impl Stopwatch {
     }
 
     /// A machine, or the root, begins to run.
-    #[inline]
     pub(super) fn begins(&self, id: MachineId, figures: &Figures) {
         if OBSERVES {
             let since = self.since.borrow()[id.slot() as usize];
@@ -319,7 +315,6 @@ impl Stopwatch {
     }
 
     /// It has run.
-    #[inline]
     pub(super) fn ends(&self, id: MachineId, clock: &Clock, times: Option<&SharedHistogram>) {
         if let Some(times) = times.filter(|_| OBSERVES) {
             let now = clock.peek();
@@ -329,7 +324,6 @@ impl Stopwatch {
     }
 
     /// The turn ends.
-    #[inline]
     pub(super) fn turn_ends(&self, clock: &Clock, figures: &Figures) {
         if OBSERVES {
             figures.turn_time.add_time(self.awake.get(), clock.peek());

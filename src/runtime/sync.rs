@@ -22,23 +22,19 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
-    #[inline]
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
-    #[inline]
     pub(crate) fn add(&self, more: u64) {
         self.0
             .store(self.get().wrapping_add(more), Ordering::Relaxed);
     }
 
-    #[inline]
     pub(crate) fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
     }
 
-    #[inline]
     pub(crate) fn sub(&self, less: u64) {
         debug_assert!(self.get() >= less, "it counts what lives");
         self.0

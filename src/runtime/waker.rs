@@ -108,7 +108,6 @@ impl Remote {
     }
 
     /// Whether the runtime belongs to an ancestor of this process.
-    #[inline]
     pub(crate) fn is_inherited(&self) -> bool {
         !self.process.is_current()
     }
@@ -177,7 +176,6 @@ impl Remote {
 
     /// Takes the mail: all wakes, all jobs of the runtime's own, and [`JOBS`] others at most. Costs a load
     /// if there is none.
-    #[inline]
     pub(crate) fn take_mail(&self) -> Option<(Vec<Arc<MachineWaker>>, VecDeque<Job>)> {
         if !self.has_mail() {
             return None;
@@ -207,7 +205,6 @@ impl Remote {
         })
     }
 
-    #[inline]
     pub(crate) fn has_mail(&self) -> bool {
         self.pending.load(Ordering::Acquire) != NO_BREAK
     }

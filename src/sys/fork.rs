@@ -10,7 +10,8 @@ use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
-/// How many forks lie between this process and its ancestor that called `current` first: only a child counts.
+/// How many forks lie between this process and its ancestor that first called `current`. Children count
+/// them.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
 /// Whether forks are noticed. Not a `Once`: a child could inherit one in progress.
@@ -21,7 +22,7 @@ static IS_WATCHED: AtomicBool = AtomicBool::new(false);
 pub(crate) struct Process(u32);
 
 impl Process {
-    /// This process. From the first call on a fork is noticed.
+    /// This process. From the first call on, forks are seen.
     pub(crate) fn current() -> Process {
         if !IS_WATCHED.load(Ordering::Acquire) {
             // SAFETY: the handler is a plain function that lives as long as the process. It runs
@@ -33,7 +34,7 @@ impl Process {
         Process(FORKS.load(Ordering::Relaxed))
     }
 
-    /// An error in a child of it. `what` was made before the fork.
+    /// Fails in a child of it. `what` was made before the fork.
     pub(crate) fn check(&self, what: &str) -> io::Result<()> {
         match self.is_current() {
             true => Ok(()),
@@ -44,7 +45,6 @@ impl Process {
     }
 
     /// Whether it is this process.
-    #[inline]
     pub(crate) fn is_current(&self) -> bool {
         self.0 == FORKS.load(Ordering::Relaxed)
     }

@@ -71,12 +71,12 @@ fn shortage() -> Option<io::Error> {
     const DESCRIPTORS: usize = 3;
     let open = |_| Socket::new(Domain::UNIX, Type::DGRAM, None);
     let probe: io::Result<Vec<_>> = (0..DESCRIPTORS).map(open).collect();
-    // A limit on files alone does not show in sockets.
+    // Sockets may open where files do not.
     let failed = probe.err().or_else(|| File::open("/dev/null").err());
     failed.filter(is_shortage)
 }
 
-/// Whether an error says that the process or the system is short of something, and nothing else.
+/// Whether an error says only that the process or the system is short of something.
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
     use libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
     matches!(

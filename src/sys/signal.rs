@@ -16,8 +16,8 @@ use signal_hook_registry::{FORBIDDEN, SigId, register, unregister};
 #[derive(Debug)]
 pub(crate) struct SignalNotes(Vec<SigId>);
 
-/// From here on each of the `signals` that comes to this process puts a byte into `socket`, which
-/// does not block.
+/// From here on each of the `signals` that comes to this process puts a byte into `socket`, a
+/// non-blocking one.
 pub(crate) fn note_signals(signals: &[i32], socket: UnixStream) -> io::Result<SignalNotes> {
     // Checks all before it sets one: a handler that is set stays for good.
     let is_wrong = |signal: &&i32| {

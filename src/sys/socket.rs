@@ -47,7 +47,6 @@ impl OwnedSocket {
     }
 
     /// The socket, for one call of our own code: nothing that runs meanwhile may close it.
-    #[inline]
     pub(crate) fn socket(&self) -> SockRef<'_> {
         SockRef::from(self)
     }
@@ -56,7 +55,6 @@ impl OwnedSocket {
     // and `send` cost about 110 instructions more for each echoed message, for thread cancellation.
 
     /// Reads what is there, up to [`MAX_AT_ONCE`].
-    #[inline]
     pub(crate) fn receive(&self, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
         let (fd, at, length) = (
             self.raw(),
@@ -74,7 +72,6 @@ impl OwnedSocket {
     }
 
     /// Sends, and never raises SIGPIPE, which a C host perhaps does not ignore.
-    #[inline]
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         let (fd, at, length) = (self.raw(), bytes.as_ptr(), bytes.len().min(MAX_AT_ONCE));
         // SAFETY: the slice is valid for reads of its length. The kernel refuses a closed descriptor.
@@ -138,7 +135,6 @@ impl OwnedSocket {
 }
 
 impl AsFd for OwnedSocket {
-    #[inline]
     fn as_fd(&self) -> BorrowedFd<'_> {
         assert_ne!(self.fd.get(), CLOSED, "used after close");
         // SAFETY: the descriptor is open, as was just checked; we own it, and nothing between here
@@ -198,7 +194,7 @@ pub(crate) const ACCEPTS_BY: &str = "accept4";
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 pub(crate) const ACCEPTS_BY: &str = "accept";
 
-/// A connection that has come. In one call where the system can.
+/// Accepts a connection, in one system call where possible.
 pub(crate) fn accept(listener: &Socket) -> io::Result<(Socket, SockAddr)> {
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
     return listener.accept4(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK);

@@ -23,12 +23,10 @@ impl<F: Future, D> WithWaker<F, D> {
         }
     }
 
-    #[inline]
     pub(crate) fn waker(&self) -> &Waker {
         &self.waker
     }
 
-    #[inline]
     pub(crate) fn data(self: Pin<&mut Self>) -> &mut D {
         // SAFETY: `data` is never pinned, and `future` is not touched.
         unsafe { &mut self.get_unchecked_mut().data }
@@ -39,7 +37,6 @@ impl<F: Future, D> WithWaker<F, D> {
     }
 
     /// Polls the future with the waker.
-    #[inline]
     pub(crate) fn poll(self: Pin<&mut Self>) -> Poll<F::Output> {
         // SAFETY: `future` is pinned whenever the whole is: nothing here moves it or hands out
         // `&mut F`, there is no `Drop` impl, and the whole is `Unpin` only if `F` is. `waker` is

@@ -29,19 +29,20 @@
 //! reads it before and after a wait, after closures that other threads have sent, and, on the system's clock
 //! and unless a watchdog logs, after a batch of machines. A [`Trace`] gives the time between two readings to
 //! the wait, if one lies between, and else in equal parts to the runs between; all other records take no
-//! time. So the times never go back, a wait is exact, and one run among many is an estimate.
+//! time. So the times never go back, a wait is exact (with the handing out after it), and one run among
+//! many is an estimate.
 //!
 //! The clock of the records runs for 416 days from the loop's beginning. All later records carry its
 //! last time.
 // Mirrors Go's flight recorder (`runtime/trace.go`). The loop calls a `Recorder`. Without the feature
-// that has no ring, which is known when it is compiled, so that no call asks for the feature.
+// it has no ring, as the compiler knows, so that no call asks for the feature.
 
 #[cfg_attr(not(feature = "trace"), allow(dead_code))]
 mod ring;
 #[cfg(feature = "trace")]
 mod show;
 
-// For the ring. The models of tests/loom put others in their place.
+// For the ring. The models of tests/loom use their own.
 use std::sync::atomic::AtomicU64;
 
 pub(crate) use ring::{Recorder, Tape};
@@ -107,7 +108,8 @@ pub enum Kind {
     Fired,
     /// The descriptor `id` is closed. What waited follows.
     Closed,
-    /// The record before hands out `id`: a machine, or the key of a foreign waker.
+    /// The record before hands out `id`: a machine, or the key of a foreign waker, which is
+    /// another executor's.
     Unpark,
     /// The foreign waker of the key `id` is woken. What it wakes follows.
     Foreign,

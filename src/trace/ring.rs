@@ -121,7 +121,7 @@ impl<W> Recorder<W> {
         self.tape.0.as_deref().filter(|_| ON)
     }
 
-    /// The clock was read, so long after the loop's beginning.
+    /// The clock was read: `now` after the loop's beginning.
     pub(crate) fn read(&self, now: impl FnOnce() -> Duration) {
         if self.ring().is_some() {
             let now = (now().as_nanos() as u64) << TIME;

@@ -130,7 +130,7 @@ impl Trace {
         })
     }
 
-    /// The trace-event JSON. A turn is a slice, and in it waits and runs; any other record is a slice in
+    /// The trace-event JSON. A turn is a slice with waits and runs in it; any other record is a slice in
     /// these, and an `Unpark` in the record that it comes from. An arrow leads from what makes a machine
     /// runnable to the run. `otherData.lost_records` is [`lost`](Trace::lost).
     ///

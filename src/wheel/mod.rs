@@ -15,13 +15,15 @@
 //! assert_eq!(timers.next(), Some(Tick::new(5)));
 //! ```
 // Does the work of the 4-ary heap in Go's runtime/time.go (`siftUp`, `check`, `run`, `adjust`): an entry
-// is its `timerWhen`, a stale entry its zombie.
+// is its `timerWhen`, the stale entry of a canceled timer its zombie.
 //
 //   level 0   bits 0 to 5    64 slots of    1 tick     all entries of a slot are due together
 //   level 1   bits 6 to 11   64 slots of   64 ticks
 //   level 2   bits 12 to 17  64 slots of 4096 ticks    ... six levels reach 2^36 ticks, eleven all of u64
 //
 // # Ground rules
+//
+// `elapsed` is the tick that the wheel has reached: entries up to it were handed out.
 //
 // Where an entry goes: take the highest bit in which its tick differs from `elapsed`. The level is the one
 // that has this bit. The slot is the number in the tick's six bits of that level.
@@ -406,7 +408,7 @@ impl<K: Copy> Wheel<K> {
         }
         self.levels[level].slots[slot].entries = entries;
         self.levels[level].trim(slot);
-        // Rounded down: fewer than 16 are free. `advance` ends all the same: each entry goes to a lower
+        // Rounded down: under 16 cost nothing. `advance` ends all the same: each entry goes to a lower
         // level, and to come out costs one.
         *budget -= moved / CASCADED_FOR_ONE;
     }

@@ -93,15 +93,18 @@ fn what_is_queued_behind_a_panic_runs_in_the_next_turn() {
         let host = thread::Builder::new().name("host".into()).spawn(|| {
             let runtime = Runtime::new().unwrap();
             let ran = Rc::new(Cell::new(0));
-            for _ in 0..3 {
+            let task = || {
                 let ran = ran.clone();
-                drop(runtime.spawn(async move { ran.set(ran.get() + 1) }));
-            }
+                runtime.spawn(async move { ran.set(ran.get() + 1) })
+            };
+            let [first, _second, _third] = [task(), task(), task()];
             let turn = || runtime.turn(Some(Duration::ZERO)).unwrap();
             catch_unwind(AssertUnwindSafe(turn)).expect_err("the logger panics");
             assert_eq!(ran.get(), 1);
+            assert!(first.is_finished(), "its end was logged, and is told too");
             assert_eq!(turn().machines, 2);
             assert_eq!(ran.get(), 3);
+            assert_eq!(runtime.stats().tasks, 0);
         });
         host.unwrap().join().unwrap();
     });

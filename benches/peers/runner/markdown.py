@@ -78,23 +78,21 @@ def readme_text(run):
     parts += run.notes
     if run.left_out:
         parts.append("Left out: " + "; ".join(run.left_out) + ".")
-    parts.append("**Where we lose** in every round. " + losses_brief(run.sections))
+    parts.append("**Where we lose** in every round, with the better of our modes that do. " + losses_brief(run.sections))
     return "\n\n".join(parts)
 
 
 def losses_brief(sections):
-    """A line for each section in which a peer is clearly ahead of one of ours."""
+    """Of each figure in which a peer is clearly ahead of one of ours: the better of ours, and the peer."""
     won, total = compared(sections, "peer")
-    lines = [
-        f"In {won} of {total} comparisons with the best of the peers the best of ours is ahead or within 3 %; "
-        "the report has them all, and those with C epoll and mio by hand."
-    ]
-    by_section = {}
-    for loss in losses(sections, "peer"):
-        clear = loss.those("clear")
+    lines = [f"In {won} of {total} comparisons with the best of the peers the best of ours is ahead or within 3 %."]
+    for clear in (loss.those("clear") for loss in losses(sections, "peer")):
         if clear:
-            by_section.setdefault(loss.title, []).append(f"{loss.metric.heading} {loss.winner} {loss.figure}, ours {told(clear)}")
-    return "\n".join(lines + [f"- {title}: {'; '.join(each)}" for title, each in by_section.items()])
+            name, figure, _, _ = min(clear.ours, key=lambda ours: ours[2])
+            title = clear.title.removeprefix("Echo: ").removesuffix(", 1 in flight on each")
+            ours = f"{name.removeprefix('ours: ')} {figure}"
+            lines.append(f"{title}: {clear.metric.heading} {ours}, {clear.winner} {clear.figure}.")
+    return " ".join(lines)
 
 
 def fill_document(path, run):

@@ -196,7 +196,6 @@ impl Fd {
 }
 
 impl Drop for Fd {
-    #[inline]
     fn drop(&mut self) {
         // The last handle goes, so no operation waits here. After the runtime's end the `PollDesc` has the
         // flag CLOSED, but the file descriptor is still open.

@@ -88,7 +88,6 @@ impl Claim {
 
 impl Fd {
     /// The identity of its runtime's reactor.
-    #[inline]
     fn home(&self) -> *const () {
         Rc::as_ptr(self.desc.core()).cast()
     }
@@ -139,7 +138,6 @@ impl Fd {
     /// Locks the direction. Then calls `attempt` (one system call) again and again, until it succeeds
     /// or fails, or the operation must wait. After Ready, call `release`: the lock is held, or
     /// queued for.
-    #[inline]
     pub(crate) fn poll_step<R>(
         &self,
         direction: Direction,
@@ -185,7 +183,6 @@ impl Fd {
     /// A caller may loop on a refusal, as an accept loop does. So a refusal costs budget, and the
     /// operation yields first if there is none.
     #[cold]
-    #[inline(never)]
     fn poll_refused<R>(
         &self,
         direction: Direction,
@@ -204,7 +201,6 @@ impl Fd {
     }
 
     /// Unlocks the direction, or leaves its queue, when an operation ends.
-    #[inline]
     pub(crate) fn release(&self, direction: Direction, claim: &mut Claim) {
         match claim.lock {
             LockState::Idle => {}
@@ -215,7 +211,6 @@ impl Fd {
 
     /// For a dropped operation: empties the slot and unlocks, or leaves the queue.
     #[cold]
-    #[inline(never)]
     pub(crate) fn give_up(&self, direction: Direction, claim: &mut Claim) {
         if claim.lock.is_holder() && !fault!("dropped_read_stays_parked") {
             drop(self.desc.unpark(direction).and_then(ParkKey::take_waker));
@@ -228,7 +223,6 @@ impl Fd {
     /// source again, so that the next try waits for an edge; if arming fails, returns that error.
     /// Charges any other error.
     #[cold]
-    #[inline(never)]
     pub(crate) fn after_error(&self, direction: Direction, error: io::Error) -> io::Error {
         if error.kind() != WouldBlock {
             context::charge(0);
@@ -245,7 +239,6 @@ impl Fd {
 
     /// Parks the operation, after `may_try` said `Wait`. False if it has to ask `may_try` again:
     /// cloning a foreign waker may run any code, which may close the socket.
-    #[inline]
     fn park(&self, direction: Direction, waker: &Waker) -> bool {
         // The running machine's own waker needs no clone: its id is parked.
         let parked = ParkKey::of(self.home(), waker);
@@ -260,7 +253,6 @@ impl Fd {
         true
     }
 
-    #[inline]
     fn trace(&self, what: &str, direction: Direction) {
         let machine = context::running_machine;
         log::trace!("{what} {direction:?}: {self:?}, machine {}", machine());
@@ -269,7 +261,6 @@ impl Fd {
     // ---- deadlines ----
 
     /// Moves the deadline of a direction; `None` takes it away.
-    #[inline]
     pub(crate) fn set_deadline(
         &self,
         direction: Direction,
@@ -284,13 +275,11 @@ impl Fd {
 
     // ---- what it is ----
 
-    #[inline]
     pub(crate) fn network(&self) -> Network {
         self.desc.user_data.network()
     }
 
     /// The socket, for one system call of an attempt, or after [`Fd::check_open`].
-    #[inline]
     pub(crate) fn sock_ref(&self) -> SockRef<'_> {
         self.desc.user_data.owned.socket()
     }
@@ -333,7 +322,6 @@ impl Fd {
 
 /// Charges an operation, or yields to the other machines if the budget is used up: once per try.
 #[cold]
-#[inline(never)]
 fn poll_yield(claim: &mut Claim, cx: &Context<'_>) -> Poll<()> {
     context::poll_yield(&mut claim.yielded, cx.waker())
 }

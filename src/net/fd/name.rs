@@ -106,7 +106,6 @@ impl Fd {
     /// `WouldBlock` and `UnexpectedEof` come back as they are: the first is the usual answer to a try,
     /// and needs no names; the second says that the stream has ended, which is no failure.
     #[cold]
-    #[inline(never)]
     pub(crate) fn error(&self, op: &'static str, failure: Failure, written: usize) -> io::Error {
         debug_assert!(written == 0 || op == "write", "a {op} that has written");
         let call = match op {

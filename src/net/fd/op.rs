@@ -47,7 +47,6 @@ impl Needs {
 
 impl Fd {
     /// An operation that ends with the first successful try.
-    #[inline]
     pub(crate) fn op<'a, R>(
         &'a self,
         direction: Direction,
@@ -59,7 +58,6 @@ impl Fd {
     /// As [`Fd::op`]. If `empty`, it makes the one attempt at once, without the lock and without
     /// readiness. As in Go, a write of zero bytes fails if the deadline has passed, and a read of zero
     /// bytes does not.
-    #[inline]
     pub(crate) fn op_on<R>(
         &self,
         direction: Direction,
@@ -81,7 +79,6 @@ impl Fd {
 
     /// Tries until `length` bytes have moved; no other operation that locks the direction comes between.
     /// A try is told how many bytes moved before it.
-    #[inline]
     pub(crate) fn move_all(
         &self,
         direction: Direction,
@@ -108,7 +105,6 @@ impl Fd {
 
     /// An operation of several tries that holds the lock until the last.
     /// `attempt` adds what it moved to its second argument, and ends the operation by a `Break`.
-    #[inline]
     pub(crate) fn steps<'a, R, F>(&'a self, direction: Direction, attempt: F) -> Op<'a, F>
     where
         F: FnMut(&Fd, &mut usize) -> io::Result<ControlFlow<R>>,
@@ -142,7 +138,6 @@ where
 {
     type Output = io::Result<R>;
 
-    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let (fd, direction) = (this.fd, this.direction);
@@ -175,7 +170,6 @@ where
 }
 
 impl<F> Drop for Op<'_, F> {
-    #[inline]
     fn drop(&mut self) {
         if !self.claim.is_idle() {
             self.fd.give_up(self.direction, &mut self.claim);

@@ -20,7 +20,6 @@ pub(crate) struct ReadWith<'a, F> {
 }
 
 impl Fd {
-    #[inline]
     pub(crate) fn read_with<R, F: FnOnce(&[u8]) -> R>(&self, f: F) -> ReadWith<'_, F> {
         ReadWith {
             fd: self,
@@ -35,7 +34,6 @@ impl<F> Unpin for ReadWith<'_, F> {}
 impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
     type Output = io::Result<R>;
 
-    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let fd = this.fd;
@@ -70,7 +68,6 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
 impl Fd {
     /// Locks the direction and parks there, if it is uncontended, the socket is neither ready nor closed
     /// nor expired, and the waker is the running machine's own. Returns whether it did.
-    #[inline]
     fn park_at_once(&self, direction: Direction, waker: &Waker) -> bool {
         let socket = &self.desc.user_data;
         if self.desc.may_try(direction) != May::Wait || !socket.is_uncontended(direction) {
@@ -89,7 +86,6 @@ impl Fd {
     /// held. After an error the lock is released. `met` is the fast path's error. It is used as the result
     /// of the first try, because the kernel reports a reset only once.
     #[cold]
-    #[inline(never)]
     fn poll_read_slow(
         &self,
         claim: &mut Claim,
@@ -109,7 +105,6 @@ impl Fd {
 }
 
 impl<F> Drop for ReadWith<'_, F> {
-    #[inline]
     fn drop(&mut self) {
         if !self.claim.is_idle() {
             self.fd.give_up(Direction::Read, &mut self.claim);

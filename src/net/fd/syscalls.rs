@@ -15,19 +15,16 @@ use crate::sys::{self, Filling, SEND_FLAGS};
 impl Fd {
     // ---- the bare calls: nothing is charged, nothing proved ----
 
-    #[inline]
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.socket().owned.receive(sys::uninit(buffer))
     }
 
-    #[inline]
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         self.socket().owned.send(bytes)
     }
 
     // ---- streams ----
 
-    #[inline]
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let asked = buffer.len();
         self.transfer(Direction::Read, asked, || self.receive(buffer))
@@ -52,7 +49,6 @@ impl Fd {
         })
     }
 
-    #[inline]
     pub(crate) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         self.transfer(Direction::Write, bytes.len(), || self.send(bytes))
     }
@@ -71,7 +67,6 @@ impl Fd {
 
     /// One call that moves up to `asked` bytes. Without bytes to move no call is made: it could say
     /// EAGAIN, and the operation would wait.
-    #[inline]
     fn transfer(
         &self,
         direction: Direction,
@@ -85,7 +80,6 @@ impl Fd {
     }
 
     /// Charges a read or write, and notes what it proves.
-    #[inline]
     pub(crate) fn transferred(&self, direction: Direction, bytes: usize, asked: usize) {
         context::charge(bytes);
         self.note_short(direction, bytes, asked);
@@ -94,7 +88,6 @@ impl Fd {
     /// When a read or write moves less than was asked for, the kernel's buffer is empty, or full: the next
     /// try waits for an edge, which saves a system call. That holds on TCP alone (a Unix stream's read
     /// stops at passed descriptors), and only if `asked` was not reduced to `MAX_AT_ONCE`.
-    #[inline]
     pub(crate) fn note_short(&self, direction: Direction, bytes: usize, asked: usize) {
         debug_assert!(bytes <= asked, "more than there is room for");
         if asked <= sys::MAX_AT_ONCE {

@@ -29,8 +29,8 @@ enum Step {
     ParkShort(Direction),
     Unpark(Direction),
     Drained(Direction),
-    /// So many ticks pass; then a turn that does not wait; and while its harvest is under way so
-    /// many more pass.
+    /// `before` ticks pass; then a turn that does not wait; and during its harvest `during` more
+    /// pass.
     Turn {
         before: u64,
         during: u64,
