@@ -34,7 +34,7 @@ use crate::reactor::Direction;
 pub enum CloseReason {
     /// The peer ended it, in good order.
     Peer,
-    /// The protocol or a handle asked for it: `close`, `close_write` or `abort`.
+    /// The protocol, its filter, a handle or an id asked for it: `close`, `close_write` or `abort`.
     Asked,
     /// The server was drained, or the connection had reached its greatest age, and nothing was in
     /// flight on it.
@@ -48,7 +48,8 @@ pub enum CloseReason {
     Limit(io::Error),
     /// The server was stopped, or a drain reached its limit.
     Stopped(io::Error),
-    /// The connection broke, the protocol failed, a callback panicked, or the runtime ended.
+    /// The connection broke, the protocol or its filter failed, a callback panicked, or the runtime
+    /// ended.
     Error(io::Error),
 }
 

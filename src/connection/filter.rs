@@ -259,7 +259,7 @@ impl FilterIo {
     }
 }
 
-/// A connection's filter, and what it has left.
+/// A connection's filter, and what it has not used.
 #[derive(Default)]
 pub(super) struct Filtering {
     /// `None` while it runs, so that a panic drops it, and once it has failed: then nothing passes.

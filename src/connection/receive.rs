@@ -130,7 +130,7 @@ impl<P: Protocol> Connection<P> {
             };
             at += taken;
             let rest = all.len() - at;
-            // The protocol called `need`: the rest is offered with more, or at the peer's end.
+            // The protocol called `need`: the rest is offered with more, or when the peer has ended.
             if self.conn.needs_more_than(rest) {
                 break Ok(0);
             }
@@ -174,7 +174,8 @@ impl Conn {
         is_wanted && self.state().delivers() && !self.holds_input()
     }
 
-    /// Whether the protocol needs more than this. What is left at the peer's end is all that it gets.
+    /// Whether the protocol needs more than this. When the peer has ended, what is left is all that it
+    /// gets.
     fn needs_more_than(&self, bytes: usize) -> bool {
         self.peek(|extra| !extra.is_last && extra.need > bytes)
     }

@@ -131,8 +131,8 @@ impl<P: Protocol> Connection<P> {
     /// The general loop: goes on until the connection has to wait, or has used up its budget.
     #[cold]
     fn go_on(&mut self) -> Poll<()> {
-        // Not in each pass: a thread that always writes would otherwise keep the times from being judged.
-        // Later writes wake the connection again.
+        // Not in each pass: a thread that always writes would keep it from rest, where times are
+        // judged. Later writes wake the connection again.
         self.conn.take_others_writes();
         // Whether both directions were tried in this run, whatever the selector had said of them.
         let mut tried = false;
@@ -140,7 +140,7 @@ impl<P: Protocol> Connection<P> {
             if self.conn.state() == State::Closed {
                 return Poll::Ready(());
             }
-            // What a step leaves unused is charged before anything else runs.
+            // What a step leaves unused counts against the quota before anything else runs.
             self.conn.account_for_unused();
             if !context::has_budget() {
                 self.conn.shared.wake(context::running_machine());

@@ -56,7 +56,7 @@ impl Conn {
         self.put_gathered();
         let charge = |conn: &Conn| conn.shared.server.queued.charge(bytes.len());
         // A small amount is queued until the callback ends, so that it goes out in few writes. Before a
-        // larger amount is queued, the queue is flushed, to make room.
+        // larger amount, or without room over all, the queue is flushed.
         let little = GATHER.min(self.settings().limits.high_water);
         let mut is_charged = self.queued() + bytes.len() <= little && charge(self);
         if !is_charged {
@@ -133,7 +133,7 @@ impl Conn {
     }
 
     /// Sends what the callback wrote, or queues it behind what waits; then takes in what handles and other
-    /// threads have left.
+    /// threads have put there.
     pub(super) fn end_callback(&mut self) {
         if self.queued() > 0 || self.is_filtered() {
             self.put_gathered();
@@ -232,23 +232,23 @@ impl Conn {
         gone > 0 && self.to_send() > 0
     }
 
-    /// Takes in what handles and other threads have left, behind what was written before.
+    /// Takes in what handles and other threads have put there, behind what was written before.
     pub(super) fn take_others_writes(&mut self) {
         if !self.peek(Extra::has_others_writes) {
             return;
         }
         self.put_gathered();
         let take = |extra: &Extra| extra.handle.as_ref().map(ConnHandle::take);
-        let Some((queue, left)) = self.peek(take) else {
+        let Some((queue, put)) = self.peek(take) else {
             return;
         };
-        self.extra().charged += left.bytes;
-        if left.was_busy && !self.state().closes() {
+        self.extra().charged += put.bytes;
+        if put.was_busy && !self.state().closes() {
             self.heard();
         }
-        if left.is_over {
+        if put.is_over {
             self.end_over_limit(QUEUED);
-        } else if left.bytes > 0 && self.state().takes_writes() {
+        } else if put.bytes > 0 && self.state().takes_writes() {
             match self.is_filtered() {
                 true => self.filter_output(&queue.concat()),
                 false => self.extra().queue.append(queue),
@@ -288,7 +288,7 @@ impl Conn {
     ) {
         let limits = self.settings().limits;
         let (kept, queued) = (self.peek(|extra| extra.unused.len()), self.to_send());
-        // What one read brings is taken in any case.
+        // Room for at least what one read brings.
         let room = |most: usize, held| most.saturating_sub(held).max(lent::LENGTH);
         let unused = room(limits.most_unused, kept);
         let output = room(with_framing(limits.most_queued), queued);

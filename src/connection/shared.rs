@@ -96,8 +96,8 @@ pub(crate) struct WorkerShared {
     pub(crate) phase: Cell<Phase>,
     /// Waits for the last connection to go.
     waiter: Cell<Option<Waker>>,
-    /// How many unused bytes each connection keeps, if there is a limit over all. Zero if it has made
-    /// room for others: it ends when it runs.
+    /// How many unused bytes each connection keeps, if there is a limit over all connections
+    /// (`most_unused_in_all`). Zero if it has made room for others: it ends when it runs.
     kept: RefCell<HashMap<Token, (MachineId, usize)>>,
     pub(crate) tally: Arc<Tally>,
 }

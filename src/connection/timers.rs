@@ -202,7 +202,7 @@ impl Conn {
         }
     }
 
-    /// When traffic no longer keeps a drained connection open. Zero if it does not keep it at all.
+    /// When traffic no longer keeps a draining connection open. Zero if it does not keep it at all.
     fn grace_at(&self) -> u64 {
         if self.drains() != Some(Drain::WhenQuiet) {
             return 0;

@@ -320,9 +320,8 @@ impl<F> fmt::Debug for Bound<F> {
 
 /// Ends a server, writes to its connections, and tells what it has done, from any thread.
 ///
-/// A protocol that writes to other connections finds it in an `OnceLock` which its factory shares, and
-/// which is set once the server is bound: see the
-/// [cookbook](crate::cookbook#messages-between-workers).
+/// For a protocol that writes to other connections, set it in an `OnceLock` of its factory once the
+/// server is bound: see the [cookbook](crate::cookbook#messages-between-workers).
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -367,8 +366,8 @@ impl ServerHandle {
     ///    end. If [`max_connections`](crate::Server::max_connections) leaves no room for one of them, it
     ///    is served when another has ended.
     /// 3. The port is closed. Each connection is closed when it is no longer in flight.
-    /// 4. After `limit` the rest is cut off, whatever it does. Each worker counts the limit from when
-    ///    it gets the order: at once, unless a callback blocks it or a worker has not started.
+    /// 4. After `limit` the rest is cut off, whatever it does. Each worker counts the limit from
+    ///    its order, which it gets when its callback returns and all workers have started.
     ///    `Duration::MAX` is no limit.
     ///
     /// Returns at once; [`Bound::run`] returns when it is done. A second drain with a shorter limit
@@ -515,7 +514,7 @@ impl ServerHandle {
         self.common.shared.remotes.close(id)
     }
 
-    /// What lives on each worker that has started, and what it waits for: see
+    /// What lives on each worker whose runtime is made, and what it waits for: see
     /// [`Handle::dump`](crate::Handle::dump). Each has `timeout` to answer.
     ///
     /// ```
@@ -534,7 +533,7 @@ impl ServerHandle {
         runtimes.map(|of| of.dump(timeout)).collect()
     }
 
-    /// The runtimes of the workers that have started, in the workers' order. Under
+    /// The runtimes of the workers that have made theirs, in the workers' order. Under
     /// [`run_in`](Bound::run_in), yours.
     ///
     /// ```

@@ -16,8 +16,7 @@ use crate::connection::filter::Filter;
 use crate::connection::shared::{ConnSettings, Phase, ServerShared};
 use crate::connection::stats::{Stats, WorkerStats};
 use crate::endpoints::{Addr, Network};
-use crate::net::Hook;
-use crate::net::{ListenConfig, ToAddr, listener};
+use crate::net::{Hook, ListenConfig, ToAddr, listener};
 use crate::runtime::Handle;
 use crate::runtime::running::Place;
 use crate::sys;
@@ -45,7 +44,7 @@ pub(crate) struct Common {
     /// By listener, with the real ports.
     pub(crate) addrs: Vec<Addr>,
     pub(crate) dispatcher: Arc<Dispatcher>,
-    /// By worker, of those that have started.
+    /// By worker, of those whose runtime is made.
     pub(crate) runtimes: Vec<OnceLock<Handle>>,
     /// What all connections share.
     pub(crate) shared: Arc<ServerShared>,

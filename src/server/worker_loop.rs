@@ -1,7 +1,7 @@
 //! One worker: it accepts connections, serves them, and waits until they end.
 //!
 //! ```text
-//!   take connections: from its own listeners, or from its inbox
+//!   take connections: from its own listeners and from its inbox
 //!        │ an order: drain
 //!        ▼
 //!   close what is not in flight ─► take what is queued ─► close the listeners ─► wait for the rest
@@ -31,11 +31,10 @@ use crate::net::fd::Fd;
 use crate::net::permits::{Permit, Permits};
 use crate::runtime::look::noted;
 use crate::runtime::scheduler::Scheduler;
-use crate::runtime::{self, Handle, context, current, panics};
-use crate::runtime::{Either, select};
+use crate::runtime::{self, Either, Handle, context, current, panics, select};
 use crate::time;
 
-/// How long a worker waits after a connection for which something was short.
+/// How long a drain pauses when descriptors or memory are short.
 const SHORTAGE: Duration = Duration::from_millis(100);
 
 /// What a worker begins with.
@@ -81,8 +80,8 @@ impl<F: Factory> WorkerLoop<F> {
         result
     }
 
-    /// Returns when a drain is done or has reached its limit, at an order to stop, or with an error
-    /// of accepting. The listeners are closed then.
+    /// Returns when a drain is done or has reached its limit, at an order to stop, or with an error of
+    /// starting or accepting. The listeners are closed then.
     async fn serve_and_drain(&self, ports: Vec<Port>) -> io::Result<()> {
         let open = |port: Port| {
             let fd = Fd::adopt("a server", port.socket, port.network)?;
@@ -178,8 +177,9 @@ impl<F: Factory> WorkerLoop<F> {
 
     async fn accept(&self, (fd, at): &(Fd, At), tries: Option<u32>) -> io::Result<()> {
         let drains = tries.is_some();
-        // A drain accepts first, and `receive` takes permits afterwards: else a full server would read the
-        // queue no faster than connections end, and clients that keep arriving would keep it from being empty.
+        // A drain accepts first, and `receive` takes permits afterwards: else a full server would
+        // accept no faster than connections end, and the queue would never be empty while clients
+        // arrive.
         let no_limit = Arc::new(Permits::new(usize::MAX));
         let permits = match drains {
             true => &no_limit,
