@@ -192,7 +192,7 @@ async fn next(
 /// Waits until the listener is closed or shut down, or its deadline passes: no listener is ever writable.
 async fn ended(listener: &Fd) -> io::Result<()> {
     let never = listener.op(Direction::Write, |fd| match fd.desc.is_hung_up() {
-        // What the system says to an accept. Over poll(2) a wait would end at once, again and again.
+        // What accept(2) says. With poll(2) a wait would end at once, again and again.
         true => Err(io::Error::from_raw_os_error(libc::EINVAL)),
         false => Err(io::ErrorKind::WouldBlock.into()),
     });
@@ -314,8 +314,8 @@ impl<K: Kind> Listener<K> {
 ///
 /// After an error that may pass, such as a shortage of descriptors or memory, accepting neither ends nor
 /// spins: it pauses, 5 ms at first and twice as long each time, up to a second, and goes on early
-/// when a socket of this thread is closed. One warning is logged when accepting pauses, with the
-/// reason, and one when it goes on; at debug each accepted connection has a line with its peer.
+/// when a socket of this thread is closed. For each shortage one warning is logged when accepting pauses,
+/// with the reason, and one when it goes on; at debug each accepted connection has a line with its peer.
 ///
 /// It is not `Send`, because its listener is not.
 ///

@@ -97,7 +97,7 @@ impl Cause {
             Cause::Canceled | Cause::Inherited => io::ErrorKind::Other,
             Cause::System { error, .. } | Cause::Other(error) => error.kind(),
             Cause::Address { .. } | Cause::UnknownNetwork(_) => io::ErrorKind::InvalidInput,
-            // `Attempts` has a root of its own only if there was no address at all.
+            // `Attempts` is its own root only if there was no address at all.
             Cause::Lookup { .. } | Cause::Attempts(_) => io::ErrorKind::NotFound,
         }
     }

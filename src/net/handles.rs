@@ -384,7 +384,7 @@ macro_rules! from_std {
     ($($Ours:ident<$Kind:ident>, $name:literal: $Std:ty, $network:ident $(, $set:path)?;)*) => { $(
         impl $Ours<$Kind> {
             /// Takes over a socket of std's, with its options as they are. A TCP listener gets Go's
-            /// defaults, which what is accepted inherits: no delay, and keep-alive if it has none.
+            /// defaults for what it accepts: no delay, and keep-alive if it has none.
             ///
             /// ```
             /// # fn main() -> std::io::Result<()> {

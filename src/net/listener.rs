@@ -434,8 +434,8 @@ impl Accepted {
     }
 }
 
-/// Sets what Go sets on each TCP connection on a listener that was made elsewhere: what is accepted inherits
-/// it. A keep-alive that the listener has stays.
+/// Sets, on a listener made elsewhere, what Go sets on each TCP connection: what is accepted inherits it. A
+/// keep-alive that the listener has stays.
 pub(crate) fn set_defaults(listener: &impl AsFd) {
     let socket = SockRef::from(listener);
     match socket.keepalive() {

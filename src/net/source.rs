@@ -242,7 +242,8 @@ impl Pipe {
             .op_on(Write, bytes.is_empty(), move |fd| fd.write_file(bytes))
     }
 
-    /// Writes everything. No other write through these handles comes between its pieces.
+    /// Writes everything. No other write through these handles comes between its pieces, but a `try_write`
+    /// or a `try_io`.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

@@ -314,7 +314,8 @@ impl<K> Stream<K> {
         self.fd.op_on(Write, empty, |fd| fd.write_vectored(buffers))
     }
 
-    /// Writes everything: Go's `Write`. No other write comes between its pieces, unless it is a `try_write`.
+    /// Writes everything: Go's `Write`. No other write comes between its pieces, but a `try_write` or a
+    /// `try_io`.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

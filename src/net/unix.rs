@@ -333,7 +333,7 @@ impl Datagram<Unix> {
     }
 }
 
-/// A socket that `set_up` has bound or connected, in the runtime. It never waits, so it yields first.
+/// Opens a socket, which `set_up` binds or connects. This never waits, so it yields first.
 async fn open(
     op: &'static str,
     what: &str,

@@ -60,9 +60,9 @@ const SETTLING_ROUNDS: u64 = 3;
 pub(crate) enum RunQueue {
     /// All Ws that were handed out have run, and all that they woke.
     Empty,
-    /// As `Empty`, with blocking jobs under way. A virtual clock does not jump before they have
+    /// As `Empty`, with blocking work under way. A virtual clock does not jump before it has
     /// ended.
-    JobsOut,
+    WorkOut,
     /// Something is still to run.
     Busy,
 }

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`look_ups`] | name look-ups; one for the process | 64 threads |
 //! | [`closes`] | closes that linger; one for the process | 64 threads |
-//! | of a runtime | the jobs of `spawn_blocking`; one for each runtime | `Builder::blocking_threads` |
+//! | of a runtime | that of `spawn_blocking`; one for each runtime | `Builder::blocking_threads` |
 //!
 //! Each kind of work has a bound of its own: a lane that is full delays its own work alone. A lane
 //! starts a thread only when work comes for which none is idle, since a second thread makes each `send`
@@ -222,7 +222,7 @@ pub(crate) fn call<T: Send + 'static>(
     lane: &Arc<Lane>,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> (Receiver<T>, WorkId) {
-    let out = current::with(what, |scheduler| scheduler.remote.job_out());
+    let out = current::with(what, |scheduler| scheduler.remote.begin_work());
     let (sender, outcome) = channel();
     let id = lane.run(Box::new(move || {
         sender.send(catch(work).map_err(JoinError::panicked));

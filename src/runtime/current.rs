@@ -55,7 +55,7 @@ impl Entered {
     /// of that may spawn or ask for the time. `None` where the thread is ending.
     pub(crate) fn to_drop(scheduler: &Rc<Scheduler>) -> Option<Self> {
         let there = CURRENT.try_with(|_| ());
-        // If a clock of the user's panics, the last reading counts: this may be called while a panic unwinds.
+        // A clock of the user's may panic, and a panic may be unwinding: then the last reading counts.
         drop(catch(|| scheduler.reactor.core().read_clock()));
         there.is_ok().then(|| Entered::enter(scheduler))
     }

@@ -12,8 +12,9 @@ use crate::trace::quoted;
 
 /// What lives on a runtime, and what it waits for: see [`Runtime::dump`](crate::Runtime::dump).
 ///
-/// It prints for people: what runs and what is runnable first, then the connection that has been quiet
-/// for longest; what looks alike is grouped and counted. [`to_json`](Dump::to_json) is for programs.
+/// It prints for people: what runs and what is runnable first, then what is parked. With the feature
+/// `observe` the longest parked comes first; else the connection that has been quiet for longest. What
+/// looks alike is grouped and counted. [`to_json`](Dump::to_json) is for programs.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -258,7 +259,7 @@ impl Dump {
     /// | `for_seconds`, `left_seconds`, `why` | of a pause: since when, until when, and the error |
     /// | `permits_free`, `permits_awaited` | how many more connections it may have (absent without a limit); how many accept loops wait for a permit |
     ///
-    /// Of a machine:
+    /// Of a machine, or of what is shown like one:
     ///
     /// | name | value |
     /// |---|---|

@@ -318,7 +318,7 @@ pub fn spawn_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> JoinHandle<T> {
     let place = Location::caller();
-    let lane = current::with("spawn_blocking", |scheduler| scheduler.remote.jobs.clone());
+    let lane = current::with("spawn_blocking", |scheduler| scheduler.remote.lane.clone());
     let (outcome, _) = blocking::call("spawn_blocking", &lane, work);
     spawn_at(place, None, async move {
         let outcome = noted("blocking-job", outcome).await;

@@ -1,8 +1,8 @@
 //! How the output of a task, or of work on another thread, comes back.
 //!
 //! Two sides share a cell: the sender, which is a task or work on another thread, and the receiver, which
-//! waits for the value. A task's handle uses the task's id only to abort the task, and only while the cell
-//! is open: so long the id belongs to this task.
+//! waits for the value. A task's handle uses the task's id only to abort it, and only while the cell is
+//! open, since until it closes the id is this task's.
 //!
 //! | `value` | open | meaning | moved there by |
 //! |---|---|---|---|
@@ -258,11 +258,11 @@ impl<T: 'static> Future for JoinHandle<T> {
 
 impl<T> Drop for JoinHandle<T> {
     fn drop(&mut self) {
-        // First, while the cell is open: the waker's destructor may run any code, and end the task.
+        // Before the check: the waker's destructor may run any code, and so end the task.
         let waker = lock(&self.result.0).wakers[RECEIVER].take();
         drop(waker);
         if self.is_finished() {
-            // Inside its runtime, as all that the task held.
+            // Dropped inside its runtime, as the task was.
             let scheduler = self.scheduler.upgrade();
             let _entered = scheduler.as_ref().and_then(Entered::to_drop);
             let output = lock(&self.result.0).value.take();

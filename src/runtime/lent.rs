@@ -5,8 +5,8 @@
 //! | Empty | the buffer is lent, or there was none yet | the thread's beginning; `take` | Full by `give_back` |
 //! | Full | the buffer is here | `give_back` | Empty by `take`, and by `free` when a runtime or the thread ends |
 //!
-//! The thread-local has no destructor, since the check for one doubles the cost of an access. Another one
-//! has, which is asked for only when a buffer is made.
+//! The thread-local has no destructor, since the check for one doubles the cost of an access. Another has
+//! one, and is touched only when a buffer is made.
 
 use std::cell::Cell;
 use std::mem::ManuallyDrop;

@@ -2,8 +2,8 @@
 //! the user's but a clock that was given.
 //!
 //! ```text
-//!   PORTION keys of each table: machines, descriptors, timers ──► the next keys ──► … ──► `finish`
-//!   (a portion)                                                            (on the asking thread)
+//!   PORTION keys of each table: machines, descriptors, timers, notes ──► the next keys ──► … ──► `finish`
+//!   (a portion)                                                                   (on the asking thread)
 //! ```
 //!
 //! Most tables name the machine that waits by its id. A table that keeps a waker names it by the
@@ -97,7 +97,7 @@ impl Note {
         let renew = |(home, key): &(Handle, usize)| {
             home.if_here(|scheduler| scheduler.notes.borrow_mut()[*key] = noted())
         };
-        // An entry of this runtime is written over, since many futures are polled for each message.
+        // Written over in place where it can be: many futures are polled for each message.
         if self.0.as_ref().and_then(renew).is_none() {
             *self = Note::new(noted());
         }
@@ -128,7 +128,7 @@ impl Drop for Note {
 }
 
 impl Look {
-    /// Makes room for what lives, as the last turn has published it, on the asking thread. In the loop,
+    /// On the asking thread, makes room for what lives, as the last turn has published it. In the loop,
     /// malloc would go through all small pieces that were freed with the last dump, which takes more than
     /// a millisecond.
     fn reserve(&mut self, figures: &Figures) {
@@ -232,8 +232,8 @@ impl Look {
             false => ["read", "write"],
         };
         entry.put("token", Value::shown(format_args!("{:?}", desc.token())));
-        // What is in each slot, and the time that is left. The third of each stays empty: what waits for a
-        // hang-up is in no slot, and has no deadline.
+        // By queue: what its slot holds, and the time left. The queue for hang-ups has no slot and no
+        // deadline.
         let (mut parked, mut left) = ([None; 3], [None, None, None]);
         desc.parked(|at, key| parked[at as usize] = key.waiter());
         for direction in Direction::BOTH {
@@ -254,7 +254,7 @@ impl Look {
         entry.put("timer_seconds", until(desc.due(), now));
         debug_assert!(entry.0.len() <= PAIRS, "the loop makes no room");
         self.dump.sockets.push(entry);
-        // What waits for a lock, behind what is parked, or for a hang-up.
+        // What waits for a hang-up, or for a lock, behind what is parked.
         socket.waiting(|queue, waiter| {
             let on = ["read-lock", "write-lock", "hang-up"][queue];
             let wait = (waiter, on, index, left[queue].clone(), parked[queue]);
@@ -295,7 +295,7 @@ impl Look {
             waits.entry(index).or_default().push(wait);
         }
         for (index, mut waits) in waits {
-            // A future that polls twice, such as a split stream, is kept twice.
+            // Two futures of a machine, as of a split stream, may wait alike.
             waits.sort();
             waits.dedup();
             machines[index].put("waits", Value::List(waits));
@@ -325,10 +325,10 @@ impl Look {
     }
 }
 
-/// Adds how much mail the loop has not looked at, and the blocking jobs.
+/// Adds how much mail the loop has not looked at, and the work of `spawn_blocking`.
 fn put_mail(runtime: &mut Entry, remote: &Remote) {
     let [wakes, jobs] = remote.mail_waiting().map(Value::Number);
-    let [threads, blocking] = remote.jobs.figures().map(Value::Number);
+    let [threads, blocking] = remote.lane.figures().map(Value::Number);
     runtime.put("mail_wakes", wakes).put("mail_jobs", jobs);
     runtime
         .put("blocking_threads", threads)

@@ -208,8 +208,8 @@ impl Runtime {
         self.scheduler.spawn(Location::caller(), name, future)
     }
 
-    /// One turn, for a host loop. Runs what is runnable. If nothing is, waits up to `max_wait` (for
-    /// ever if `None`) until something is, and runs that.
+    /// One turn, for a host loop. Runs what is runnable, 1,024 machines at most. If nothing is, waits up
+    /// to `max_wait` (for ever if `None`) until something is, and runs that.
     ///
     /// It returns as soon as something has run, mostly long before `max_wait`. A host with frames calls
     /// [`turn_for`](Runtime::turn_for) until the frame ends. If [`Turn::more`] is set, call it again at
@@ -401,9 +401,9 @@ impl Runtime {
     /// # }
     /// ```
     pub fn shutdown(self, limit: Duration) -> bool {
-        let jobs = self.scheduler.remote.jobs.clone();
+        let lane = self.scheduler.remote.lane.clone();
         drop(self);
-        jobs.wait(limit)
+        lane.wait(limit)
     }
 
     /// Lists the tasks, connections and sockets of the runtime, with what they wait for. Nothing is
@@ -450,7 +450,7 @@ impl Drop for Runtime {
         drop(entered);
         self.scheduler.is_gone.set(true);
         self.scheduler.wake_foreign_waiters();
-        self.scheduler.remote.jobs.close();
+        self.scheduler.remote.lane.close();
         self.scheduler.end_host();
         self.scheduler.publish_counts();
         let running = &self.scheduler.remote.running;
@@ -534,8 +534,8 @@ impl Builder {
         self
     }
 
-    /// A clock for tests. It stands still while anything is runnable, or a blocking job is under way.
-    /// Otherwise, when two polls of the selector a millisecond apart find nothing, it jumps to the next
+    /// A clock for tests. It stands still while anything is runnable, or a blocking job or a look-up is
+    /// queued or under way. Otherwise, when two polls of the selector a millisecond apart find nothing, it jumps to the next
     /// deadline, or to the end of the turn's `max_wait` if that is sooner. Take instants from
     /// [`time::now`](crate::time::now).
     ///
@@ -629,9 +629,10 @@ impl Builder {
         self
     }
 
-    /// Starts a thread that watches the loop. If a machine runs for longer than `threshold`, the thread
-    /// logs the machine at `warn`, at most once a second, and once more when the run has ended. The time
-    /// in these lines counts from the beginning of the batch in which the machine runs.
+    /// Starts a thread that watches the loop. If a task, a connection, the future of `block_on` or
+    /// a closure that was sent runs for longer than `threshold`, the thread logs it at `warn`, at most once
+    /// a second, and once more when the run has ended. The time in these lines counts from the beginning of
+    /// the batch in which it runs.
     ///
     /// Without the thread, a batch that took longer than a second is logged once it has ended, and from
     /// then on each run is timed. The thread has a cost: glibc's blocking calls are slower once a second
@@ -719,9 +720,9 @@ impl Builder {
             Some(selector) => selector,
             None => Box::new(MioSelector::new()?),
         };
-        let jobs = Lane::new(self.blocking_threads);
+        let lane = Lane::new(self.blocking_threads);
         let tape = Tape::new(self.trace)?;
-        let scheduler = Scheduler::new(selector, copy, self.time, jobs, self.schedule, tape);
+        let scheduler = Scheduler::new(selector, copy, self.time, lane, self.schedule, tape);
         let scheduler = Rc::new(scheduler);
         scheduler.reactor.set_spin(self.spin);
         if let Some(threshold) = self.watchdog {

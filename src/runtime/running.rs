@@ -1,9 +1,9 @@
 //! What other threads see of a loop: which machine runs, since when, and where it was spawned. And a
 //! thread that watches it.
 //!
-//! The loop publishes by plain stores. If another thread takes two equal samples, one run has
-//! lasted from the first to the second: each run of a machine, of the root and of a job has a number of
-//! its own.
+//! The loop publishes by plain stores, and `batch` and `origins` under a lock each. If another thread takes
+//! two equal samples, one run has lasted from the first to the second: each run of a machine, of the root
+//! and of a job has a number of its own.
 
 // Mirrors `sysmon` in Go's `runtime/proc.go`, which reads `schedtick` and `schedwhen` of a `p`, and
 // preempts where this can only tell.
@@ -210,7 +210,7 @@ impl Running {
 
     // ---- the watchdog ----
 
-    /// Starts a thread that names the machine which holds the loop, while it holds it. The thread ends
+    /// Starts a thread that names what holds the loop, while it holds it. The thread ends
     /// within a second after `is_watched` was lowered. It is not joined: a child of fork(2) has no such
     /// thread.
     pub(super) fn watch(self: &Arc<Self>, threshold: Duration) -> io::Result<()> {
@@ -240,8 +240,8 @@ impl Running {
                 first = (self.sample(), Instant::now());
                 continue;
             };
-            // The run may have begun up to a step before it was first seen. `began` may include earlier
-            // machines of the batch, so `first` must be long ago as well.
+            // The run may have begun up to a step before it was first seen. `began` may be that of earlier
+            // machines of the batch, so `first` must be long ago too.
             let held = began.elapsed();
             let is_long = first.1.elapsed() + step >= threshold && held >= threshold;
             let last = named.as_ref().map(|(_, _, last)| last.elapsed());

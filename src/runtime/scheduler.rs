@@ -58,7 +58,7 @@ pub(crate) struct Scheduler {
     pub(super) queue: RefCell<Vec<MachineId>>,
     /// Runnable, and moved to the end of `queue` before the next batch.
     pub(super) woken: RefCell<Vec<MachineId>>,
-    /// How many ids of `queue` belong to this round. Zero between two rounds.
+    /// How many ids of `queue`, or of the batch that runs, belong to this round. Zero between two rounds.
     left_in_round: Cell<usize>,
     /// The root's waker, as a dump knows it, while there is a root.
     pub(super) root_waker: Cell<Option<Waiter>>,
@@ -78,7 +78,7 @@ impl Scheduler {
         selector: Box<dyn Selector>,
         copy: Option<FdCopy>,
         time: TimeSource,
-        jobs: Arc<Lane>,
+        lane: Arc<Lane>,
         schedule: Option<Schedule>,
         tape: Tape,
     ) -> Self {
@@ -88,7 +88,7 @@ impl Scheduler {
         let core = Core::new(selector, time, Socket::unpark_beside, trace);
         let reactor = Reactor { core, copy };
         let stopwatch = Stopwatch::new(reactor.core().clock.now());
-        let remote = Arc::new(Remote::new(reactor.breaker(), jobs, tape));
+        let remote = Arc::new(Remote::new(reactor.breaker(), lane, tape));
         Scheduler {
             reactor,
             remote,
@@ -243,10 +243,10 @@ impl Scheduler {
 
     /// One turn of the reactor. What it hands out is queued, also when the selector fails.
     fn ask_netpoller(&self, max_wait: Option<Duration>) -> io::Result<Turn> {
-        let jobs_out = self.remote.jobs_out.load(Ordering::Acquire);
+        let work_out = self.remote.work_out.load(Ordering::Acquire);
         let (max_wait, run_queue) = match self.has_runnable() {
             true => (Some(Duration::ZERO), RunQueue::Busy),
-            false if jobs_out > 0 => (max_wait, RunQueue::JobsOut),
+            false if work_out > 0 => (max_wait, RunQueue::WorkOut),
             false => (max_wait, RunQueue::Empty),
         };
         let core = self.reactor.core();
@@ -327,7 +327,7 @@ impl Scheduler {
         self.stopwatch.last.set(core.clock.now());
         let is_careful = running.is_careful.load(Ordering::Relaxed);
         let mut begun = 0;
-        // A logger of the user's may panic: the machines behind it run in the next turn all the same.
+        // A logger of the user's may panic: the rest of the batch runs in the next turn all the same.
         let ran = catch(|| {
             for id in &batch[..most.min(batch.len())] {
                 begun += 1;
@@ -363,7 +363,7 @@ impl Scheduler {
         (figures.machines.get() - runs) as usize
     }
 
-    /// `gone` ids have left the queue, first those of this round.
+    /// `gone` ids have left the queue: its front is this round.
     fn shorten_round(&self, gone: usize) {
         let left = self.left_in_round.get().saturating_sub(gone);
         debug_assert!(left <= self.queue.borrow().len());
@@ -403,7 +403,7 @@ impl Scheduler {
         self.end_machine(id, ended.0, ended.1);
     }
 
-    /// How long a turn may sleep.
+    /// How long a host may sleep before the next turn.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
         // Inside a turn, what is left of its batch is in no queue, and the queue is borrowed while the
         // netpoller is asked.

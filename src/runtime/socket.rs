@@ -8,8 +8,8 @@
 //! | Free | no operation holds the lock | `unlock` or `leave_queue` with an empty queue | Held by `lock` |
 //! | Held | one operation holds the lock. If `unlock` gave it the lock, it learns that at its next poll | `lock`; `unlock` or `leave_queue` with a queue | Free; Held by the next in the queue |
 //!
-//! Operations hold the lock in the order in which they come. A close or a deadline also wakes the
-//! operations that queue, so that they leave the queue even if the holder is not polled. After a close
+//! Operations hold the lock in the order in which they come. A close, a deadline or a hang-up also wakes
+//! the operations that queue, so that they leave the queue even if the holder is not polled. After a close
 //! several may hold the lock: they only learn of the close. Illegal: unlocking a lock that the operation
 //! does not hold.
 //!
@@ -22,7 +22,7 @@
 //! | state | meaning | moved there by | on to |
 //! |---|---|---|---|
 //! | none | no poller waits | `take_poller`, also at a close | Waiting by `keep_poller` |
-//! | Waiting | the key of its waker is kept | `keep_poller`, after EAGAIN or while an operation holds the lock | Waiting with another waker by `keep_poller`: the last wins; none when an operation locks the direction, or unlocks it with an empty queue; when a deadline or a hang-up comes while it is locked; at a close; and when it is polled |
+//! | Waiting | the key of its waker is kept | `keep_poller`, after EAGAIN, after a yield, or while an operation holds the lock | Waiting with another waker by `keep_poller`: the last wins; none when an operation locks the direction, or unlocks it with an empty queue; when a deadline or a hang-up comes to a locked direction; at a close; when the poller is polled |
 //!
 //! Readiness and deadlines find a poller in the descriptor's slot, if no operation holds the lock. An
 //! operation that locks the direction wakes the poller. The poller is polled, finds the lock held, and

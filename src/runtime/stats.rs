@@ -24,8 +24,8 @@ type Buckets<T> = [[T; 8]; 8];
 
 const LAST: usize = 63;
 
-/// How many values there were of each magnitude: their buckets are powers of two. Of a loop's figures,
-/// see [`Handle::stats`](crate::Handle::stats).
+/// How many values there were, by their number of bits. Of a loop's figures, see
+/// [`Handle::stats`](crate::Handle::stats).
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {

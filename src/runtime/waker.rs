@@ -29,7 +29,7 @@ use crate::trace::Tape;
 /// Something sent to the loop from another thread.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
-/// The largest number of the user's jobs that run in one turn, so that many do not hold the loop up.
+/// The largest number of `Mail::jobs` that run in one turn, so that many do not hold the loop up.
 const JOBS: usize = 1024;
 
 const NO_BREAK: u8 = 0;
@@ -41,10 +41,10 @@ pub(crate) struct Remote {
     mail: Mutex<Mail>,
     /// Whether the loop has to take the mail: see the table above.
     pending: AtomicU8,
-    /// Blocking jobs that are under way. A virtual clock waits for them.
-    pub(crate) jobs_out: AtomicUsize,
+    /// Pieces of work, on threads that may block, which have not ended. A virtual clock waits for them.
+    pub(crate) work_out: AtomicUsize,
     /// The threads of `spawn_blocking`.
-    pub(crate) jobs: Arc<Lane>,
+    pub(crate) lane: Arc<Lane>,
     /// What the loop publishes about itself.
     pub(crate) running: Arc<Running>,
     /// What the loop has done.
@@ -58,14 +58,14 @@ pub(crate) struct Remote {
     pub(super) process: Process,
 }
 
-/// Counts a blocking job as under way until its waiter has been woken: see `Remote::jobs_out`.
-pub(crate) struct JobOut(Arc<Remote>);
+/// Counts a piece of work until its waiter has been woken: see `Remote::work_out`.
+pub(crate) struct WorkOut(Arc<Remote>);
 
-impl Drop for JobOut {
+impl Drop for WorkOut {
     fn drop(&mut self) {
-        let out = self.0.jobs_out.fetch_sub(1, Ordering::AcqRel);
+        let out = self.0.work_out.fetch_sub(1, Ordering::AcqRel);
         debug_assert!(out > 0);
-        // A virtual clock that waits for this job checks again.
+        // A virtual clock that waits for this work checks again.
         self.0.interrupt();
     }
 }
@@ -77,13 +77,13 @@ struct Mail {
     /// Jobs of the runtime's own. All of them run in the next turn. Each is short: what another thread has
     /// dropped is removed from a table.
     told: VecDeque<Job>,
-    /// Jobs of the user's.
+    /// Jobs of the user's, and the portions of dumps.
     jobs: VecDeque<Job>,
     closed: bool,
 }
 
 impl Mail {
-    /// Takes all jobs of the runtime's own, and then `max` of the user's at most.
+    /// Takes all that were told, and then `max` others at most.
     fn take_jobs(&mut self, max: usize) -> VecDeque<Job> {
         let mut jobs = mem::take(&mut self.told);
         let max = max.min(self.jobs.len());
@@ -93,12 +93,12 @@ impl Mail {
 }
 
 impl Remote {
-    pub(crate) fn new(breaker: Breaker, jobs: Arc<Lane>, trace: Tape) -> Self {
+    pub(crate) fn new(breaker: Breaker, lane: Arc<Lane>, trace: Tape) -> Self {
         Remote {
-            jobs,
+            lane,
             mail: Mutex::default(),
             pending: AtomicU8::new(NO_BREAK),
-            jobs_out: AtomicUsize::new(0),
+            work_out: AtomicUsize::new(0),
             running: Arc::default(),
             trace,
             breaker,
@@ -135,12 +135,13 @@ impl Remote {
         self.interrupt();
     }
 
-    /// Sends a job of the user's. It is handed back if the runtime is gone, or of another process.
+    /// Sends a job of the user's, or a portion of a dump. It is handed back if the runtime is gone, or of
+    /// another process.
     pub(crate) fn send(&self, job: Job) -> Result<(), Job> {
         self.put(job, |mail| &mut mail.jobs)
     }
 
-    /// As [`send`](Remote::send), a job of the runtime's own. The next turn runs all of them.
+    /// As [`send`](Remote::send), another job of the runtime's own. The next turn runs all of them.
     pub(crate) fn tell(&self, job: Job) -> Result<(), Job> {
         self.put(job, |mail| &mut mail.told)
     }
@@ -174,14 +175,14 @@ impl Remote {
         }
     }
 
-    /// Takes the mail: all wakes, all jobs of the runtime's own, and [`JOBS`] others at most. Costs a load
-    /// if there is none.
+    /// Takes the mail: all wakes, all jobs that were told, and [`JOBS`] others at most. Costs a load if there
+    /// is none.
     pub(crate) fn take_mail(&self) -> Option<(Vec<Arc<MachineWaker>>, VecDeque<Job>)> {
         if !self.has_mail() {
             return None;
         }
         // A swap, since a store acquires nothing. If `interrupt` found the flag set, it made no break:
-        // this swap makes visible what its thread wrote before, such as the end of a blocking job.
+        // this swap makes visible what its thread wrote before, such as the end of a piece of work.
         self.pending.swap(NO_BREAK, Ordering::AcqRel);
         let mut mail = self.mail()?;
         let woken = mem::take(&mut mail.woken);
@@ -209,10 +210,10 @@ impl Remote {
         self.pending.load(Ordering::Acquire) != NO_BREAK
     }
 
-    /// Counts a blocking job as under way until the returned `JobOut` is dropped.
-    pub(crate) fn job_out(self: &Arc<Self>) -> JobOut {
-        self.jobs_out.fetch_add(1, Ordering::AcqRel);
-        JobOut(self.clone())
+    /// Counts a piece of work until the returned `WorkOut` is dropped.
+    pub(crate) fn begin_work(self: &Arc<Self>) -> WorkOut {
+        self.work_out.fetch_add(1, Ordering::AcqRel);
+        WorkOut(self.clone())
     }
 
     /// Refuses mail from now on. The jobs that had come are handed back, to be dropped.

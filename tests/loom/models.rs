@@ -170,12 +170,12 @@ pub fn a_clock_that_waits_for_blocking_jobs_learns_of_the_last() {
     model(|| {
         let netpoller = Loop::new(0);
         let jobs = [(); 2].map(|()| {
-            let out = netpoller.remote.job_out();
+            let out = netpoller.remote.begin_work();
             thread::spawn(move || drop(out))
         });
-        while netpoller.remote.jobs_out.load(Ordering::Acquire) > 0 {
+        while netpoller.remote.work_out.load(Ordering::Acquire) > 0 {
             drop(netpoller.remote.take_mail());
-            if netpoller.remote.jobs_out.load(Ordering::Acquire) > 0 && !netpoller.remote.has_mail()
+            if netpoller.remote.work_out.load(Ordering::Acquire) > 0 && !netpoller.remote.has_mail()
             {
                 netpoller.selector.wait();
             }

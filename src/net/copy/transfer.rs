@@ -242,8 +242,8 @@ impl Conduit {
 
     // ---- filling: at the end of file nothing is in hand afterwards ----
 
-    /// One read of a socket: a splice if there is a flood. If that brings nothing, a plain read
-    /// tells why: an end of file, or an urgent byte, where a splice never finds anything.
+    /// One read of a socket: a splice if there is a flood. If that brings nothing, a plain read follows: it
+    /// meets what a splice does not tell (an end of file, an urgent byte, EAGAIN).
     fn read_from(&mut self, fd: &Fd) -> io::Result<()> {
         if self.splices && self.floods {
             self.piped = self.splice_from(fd)?;

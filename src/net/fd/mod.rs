@@ -92,7 +92,7 @@ impl Fd {
         Rc::as_ptr(self.desc.core()).cast()
     }
 
-    /// Registers a non-blocking socket with the runtime that runs this: see [`Fd::core`].
+    /// Registers a socket or a file with the runtime that runs this: see [`Fd::core`].
     pub(crate) fn adopt(
         what: &str,
         socket: impl Into<OwnedFd>,
@@ -160,9 +160,11 @@ impl Fd {
                 May::Wait => continue,
                 May::Try => {}
             }
-            // Out of budget: the other machines run first.
-            if !context::has_budget() {
-                ready!(poll_yield(claim, cx));
+            match context::has_budget() {
+                // If it has yielded, that was for this try: a later one without budget yields again.
+                true => claim.yielded = false,
+                // The other machines run first.
+                false => ready!(poll_yield(claim, cx)),
             }
             self.trace("try", direction);
             match attempt(self) {
@@ -292,7 +294,7 @@ impl Fd {
         self.desc.is_closed()
     }
 
-    /// Returns an error if the socket is closed. Used by calls that never wait.
+    /// Returns an error if the socket is closed, whatever its deadlines.
     pub(crate) fn check_open(&self) -> Result<(), Failure> {
         match self.is_closed() || self.desc.core().is_inherited() {
             true => Err(Failure::Refused(Refusal::Closed)),
@@ -320,7 +322,7 @@ impl Fd {
     }
 }
 
-/// Charges an operation, or yields to the other machines if the budget is used up: once per try.
+/// Charges an operation, or yields to the other machines if the budget is used up: once before each try.
 #[cold]
 fn poll_yield(claim: &mut Claim, cx: &Context<'_>) -> Poll<()> {
     context::poll_yield(&mut claim.yielded, cx.waker())

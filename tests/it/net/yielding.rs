@@ -58,6 +58,30 @@ fn polled_operations_proceed_without_budget() {
     });
 }
 
+/// A yield is for the next try alone: not for one that comes after a run with budget.
+#[test]
+fn an_operation_yields_again_once_it_has_tried_with_budget() {
+    run(async {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut byte = [0];
+        let (mut busy, mut reading) = (pin!(always_ready()), pin!(ours.read(&mut byte)));
+        let mut runs = 0;
+        let got = poll_fn(|cx| {
+            runs += 1;
+            if runs == 2 {
+                // With budget: nothing is there, and it parks.
+                let parked = reading.as_mut().poll(cx);
+                theirs.try_write(b"x").unwrap();
+                return parked;
+            }
+            let _: Poll<()> = busy.as_mut().poll(cx);
+            reading.as_mut().poll(cx)
+        });
+        assert_eq!(got.await.unwrap(), 1);
+        assert_eq!(runs, 4, "it yields in the first run and in the third");
+    });
+}
+
 #[test]
 fn an_operation_on_no_bytes_proceeds_without_budget() {
     run(async {
