@@ -116,7 +116,7 @@ fn by_turns() -> io::Result<()> {
 }
 
 /// Gives the network its turns until the frame ends: at least one, however late the game is, and
-/// none after it, however much the network still has to do (`Turn::more`).
+/// none after the end, however much is left to do (`Turn::more`).
 ///
 /// A turn waits up to a millisecond longer than it was asked to, because the system counts in
 /// milliseconds. For more exact frames, end the waiting 2 ms early, then call `turn_for` with zero.

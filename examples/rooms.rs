@@ -44,7 +44,7 @@ pub struct Flags {
     #[arg(long, default_value_t = 1024)]
     pub longest_line: usize,
     /// How many bytes may wait for a client; a slower one is dropped
-    // All lines of one read are said before the others run: of 64 KiB of short lines, 0.8 MB.
+    // All lines of one read are said before the others run: 64 KiB of short lines make 0.8 MB.
     #[arg(long, default_value_t = 4 << 20)]
     pub most_queued: usize,
 }

@@ -137,7 +137,7 @@ impl Server {
         Ok(())
     }
 
-    /// Drives a connection until it waits, others have their turn, or it ends.
+    /// Drives a connection until it waits, must let others run, or ends.
     #[inline(always)]
     fn run(&mut self, id: usize) {
         if let Some(watched) = &self.watched {

@@ -1,5 +1,5 @@
-//! The page: a protocol that answers one request at a time. If a scraper does not read its answers,
-//! no more is read from it, one page stays in memory, and it is dropped.
+//! The page: a protocol that answers one request at a time. A scraper that does not read its
+//! answers is read from no more, costs one page of memory, and is dropped.
 
 use std::io;
 use std::sync::Arc;

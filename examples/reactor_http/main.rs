@@ -77,8 +77,8 @@ struct Server {
     connections: Slab<Connection>,
     /// Descriptors are short: accepting pauses.
     pauses: bool,
-    /// Ids that go on in the next turn. An id is in one place: here, parked, or taking its step. So
-    /// none comes up after the end of its connection.
+    /// Ids that go on in the next turn. An id is in one place: here, parked, in a timer, or taking
+    /// its step. So none comes up after the end of its connection.
     again: Vec<Id>,
 }
 

@@ -6,7 +6,7 @@ use std::io::{Cursor, ErrorKind, Read, Take};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// The longest request.
+/// From this length on, a request without its end is refused.
 pub const LONGEST: usize = 8 * 1024;
 
 pub struct Answer {

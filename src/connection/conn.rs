@@ -49,9 +49,10 @@ pub struct Conn {
     pub(super) extra: Option<Box<Extra>>,
     /// The timer that judges the peer; `None` if none was set. One that was set may have fired.
     pub(super) judge_timer: Option<TimerKey>,
-    /// The tick of the last sign of life: bytes came, or, while the peer is not read, it took bytes.
+    /// The tick from which the peer's idle time counts: its last sign of life (bytes came, or, while it
+    /// is not read, it took some), or when its time began anew.
     pub(super) heard_at: u64,
-    /// The tick of the last heartbeat; while the connection closes, of the last check of
+    /// The tick from which the next heartbeat counts; while the connection closes, the next check of
     /// acknowledgements.
     pub(super) beat: u64,
 }
@@ -60,7 +61,8 @@ pub struct Conn {
 #[derive(Default)]
 pub(super) struct Extra {
     pub(super) queue: OutQueue,
-    /// Bytes that are charged to the limit over all: the memory of what waits, as it was noted last.
+    /// Bytes that are charged to the limit over all connections (`most_queued_in_all`): the memory of
+    /// what waits, as it was noted last.
     pub(super) charged: usize,
     /// The queue was above the high mark, and has not been at or below the low one since: a call of
     /// `writable` is owed.
@@ -96,10 +98,10 @@ pub(super) struct Extra {
     pub(super) is_refused: bool,
     /// The connection's own handle, once it was asked for one or for its id.
     pub(super) handle: Option<ConnHandle>,
-    /// Whether the peer meets the minimum rates, by direction.
-    pub(super) progress: [Progress; 2],
-    /// When bytes last went out or were queued from elsewhere; of a lingering connection, when input
-    /// was last discarded.
+    /// Whether the peer meets the minimum rates, by direction; `None` while nothing is expected of it.
+    pub(super) progress: [Option<Progress>; 2],
+    /// When bytes last went out, but for replies that went whole, or were queued from elsewhere; of a
+    /// lingering connection, when input was last discarded.
     pub(super) sent_at: u64,
     /// What the peer had not acknowledged at the last check, while the connection closes.
     pub(super) unacknowledged: usize,
@@ -118,12 +120,12 @@ impl Extra {
             || self.drain.is_some()
             || self.timer.is_some()
             || self.filtering.is_some()
-            || self.progress != [Progress::default(); 2]
+            || self.progress != [None; 2]
             || self.received.is_some()
             || self.has_others_writes()
     }
 
-    /// What handles and other threads have left.
+    /// What handles and other threads have put there.
     pub(super) fn inbox(&self) -> Option<MutexGuard<'_, Inbox>> {
         Some(self.handle.as_ref()?.mailbox.inbox())
     }
@@ -144,11 +146,8 @@ impl Conn {
             heard_at: 0,
             beat: 0,
         };
-        if let Some(filter) = filter {
-            conn.extra().filtering = Some(Box::new(Filtering {
-                filter: Some(filter),
-                ..Filtering::default()
-            }));
+        if filter.is_some() {
+            conn.extra().filtering.get_or_insert_default().filter = filter;
         }
         conn
     }
@@ -177,7 +176,7 @@ impl Conn {
         debug_assert_ne!(self.state(), State::Closed);
         if !state.takes_writes() {
             self.end_others_writes();
-            // What was left so far is taken in, unless the connection is closed: then it is dropped, and
+            // What they have put there is taken in, unless the connection is closed: then it is dropped, and
             // no filter runs.
             if state != State::Closed {
                 self.take_others_writes();
@@ -228,7 +227,7 @@ impl Conn {
         self.peek(|extra| extra.filtering.is_some())
     }
 
-    /// Counts bytes that the filter has left.
+    /// Counts bytes that the filter has not used.
     pub(super) fn peek_filter(&self, count: impl FnOnce(&Filtering) -> usize) -> usize {
         self.peek(|extra| extra.filtering.as_deref().map_or(0, count))
     }
@@ -249,7 +248,7 @@ impl Conn {
         self.peek(|extra| extra.drain)
     }
 
-    /// From here on what handles and other threads write is refused at once: later it would be dropped.
+    /// From here on what handles and other threads write is refused: it could only be dropped.
     fn end_others_writes(&self) {
         if let Some(mut inbox) = self.extra.as_ref().and_then(|extra| extra.inbox()) {
             inbox.end();
@@ -493,15 +492,16 @@ impl Conn {
     }
 
     /// Whether input waits until the peer has taken its answers. In Finishing there are no more
-    /// answers, and input is read, to see the peer's end.
+    /// answers, and input is read, to see whether the peer has ended.
     pub(super) fn holds_input(&self) -> bool {
         self.is_full() && self.state() != State::Finishing
     }
 
-    /// Whether the socket is read: to deliver, to learn of a reset, to discard. While the connection
-    /// closes, only if a filter holds output back, which input may release.
+    /// Whether the socket is read: to deliver, to learn of a reset, to discard. In Closing, only if a
+    /// filter holds output back, which input may release.
     pub(super) fn reads(&self) -> bool {
-        self.state() != State::Closing || self.queued() > self.to_send()
+        let may_help = self.state() != State::Closing || self.queued() > self.to_send();
+        may_help && !self.holds_input()
     }
 
     /// Marks the connection as busy, or no longer. A busy connection is never idle, and a drain waits
@@ -555,9 +555,9 @@ impl Conn {
         self.fd.with_fd(f)
     }
 
-    /// Closes the connection once all is written. Nothing more is read. Where input is unread by
-    /// then, it is discarded until the peer has acknowledged the last bytes and sends nothing more: a
-    /// close at once would make the system send a RST, which may overtake them.
+    /// Closes the connection once all is written. No more input is offered. What is unread by then
+    /// is discarded until the peer has acknowledged the last bytes and sends nothing more: a close
+    /// at once would make the system send a RST, which may overtake them.
     ///
     /// ```
     /// use netpoller::{Conn, Protocol};
@@ -762,7 +762,6 @@ impl Conn {
 
 impl Drop for Conn {
     fn drop(&mut self) {
-        self.cancel_timer();
         self.shared.gone();
     }
 }

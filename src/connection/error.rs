@@ -34,7 +34,7 @@ use crate::reactor::Direction;
 pub enum CloseReason {
     /// The peer ended it, in good order.
     Peer,
-    /// The protocol or a handle asked for it: `close`, `close_write` or `abort`.
+    /// The protocol, its filter, a handle or an id asked for it: `close`, `close_write` or `abort`.
     Asked,
     /// The server was drained, or the connection had reached its greatest age, and nothing was in
     /// flight on it.
@@ -48,7 +48,8 @@ pub enum CloseReason {
     Limit(io::Error),
     /// The server was stopped, or a drain reached its limit.
     Stopped(io::Error),
-    /// The connection broke, the protocol failed, a callback panicked, or the runtime ended.
+    /// The connection broke, the protocol or its filter failed, a callback panicked, or the runtime
+    /// ended.
     Error(io::Error),
 }
 
@@ -114,16 +115,11 @@ pub(super) fn direction_ended() -> io::Error {
 
 /// Returns `used`, the bytes that a protocol or a filter has used; an error if more than was offered.
 pub(super) fn checked(used: usize, offered: &[u8]) -> io::Result<usize> {
-    let text = || format!("{used} bytes used of {}", offered.len());
-    let too_many = || io::Error::new(io::ErrorKind::InvalidInput, text());
-    Some(used)
-        .filter(|&used| used <= offered.len())
-        .ok_or_else(too_many)
-}
-
-pub(super) fn stopped() -> CloseReason {
-    let error = io::Error::new(io::ErrorKind::ConnectionAborted, "the server stops");
-    CloseReason::Stopped(error)
+    if used <= offered.len() {
+        return Ok(used);
+    }
+    let text = format!("{used} bytes used of {}", offered.len());
+    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
 }
 
 /// The operation that meets a limit, and the field of [`Limits`](crate::Limits).

@@ -259,35 +259,17 @@ impl FilterIo {
     }
 }
 
-/// A connection's filter, and what it has left.
+/// A connection's filter, and what it has not used.
 #[derive(Default)]
 pub(super) struct Filtering {
-    /// `None` once it has failed, and while it runs, so that a panic drops it. Then nothing passes.
+    /// `None` while it runs, so that a panic drops it, and once it has failed: then nothing passes.
     pub(super) filter: Option<Box<dyn Filter>>,
     /// Input that it has not used.
     pub(super) raw: Vec<u8>,
     /// Output that it has not used.
     pub(super) held: Vec<u8>,
-    /// By direction, whether the filter was told of its end.
-    pub(super) told: [bool; 2],
-}
-
-impl Filtering {
-    /// Calls the filter, unless it has failed.
-    pub(super) fn run(
-        &mut self,
-        call: impl FnOnce(&mut dyn Filter, &mut Filtering) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let Some(mut filter) = self.filter.take() else {
-            return Ok(());
-        };
-        let called = call(&mut *filter, self);
-        match called {
-            Ok(()) => self.filter = Some(filter),
-            Err(_) => (self.raw, self.held) = (Vec::new(), Vec::new()),
-        }
-        called
-    }
+    /// The filter was told that our direction ends.
+    pub(super) is_closing: bool,
 }
 
 /// The limit of a filter's output: an eighth more than `limit`, for framing.

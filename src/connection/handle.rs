@@ -1,7 +1,7 @@
 //! Writing to a connection from elsewhere: by a handle on its thread, by its id on any thread. It only
 //! queues, and never calls back.
 //!
-//! What is left for a connection is taken in under one lock, its inbox's. The first write from another
+//! What is put there for a connection is taken in under one lock, its inbox's. The first write from another
 //! thread, and each from this one, wakes the connection. Its next run takes all in.
 
 // Mirrors a Go channel to the goroutine that writes.
@@ -20,25 +20,24 @@ use super::limits::Quota;
 use super::out_queue::{OutQueue, Piece, SMALL};
 use super::state::{ABORT, ATTEND, CLOSE, END};
 use crate::endpoints::{Addr, End};
-use crate::net::Cause;
-use crate::net::OpError;
 use crate::net::fd::Fd;
+use crate::net::{Cause, OpError};
 use crate::reactor::Token;
 use crate::runtime::machine::MachineId;
 use crate::runtime::sync::{Mutex, MutexGuard, lock};
 use crate::runtime::{Handle, context};
 
-/// What others have left for a connection, until it runs.
+/// What others have put there for a connection, until it runs.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     /// What was written by id since a handle last wrote. Its last small pieces are in `small`.
     written: Vec<Arc<[u8]>>,
     small: Vec<u8>,
-    left: Left,
+    put: Put,
     /// How many bytes wait in the connection's own queue, as it was noted last.
     pub(super) queued: usize,
-    /// A set. [`CLOSE`] and [`ABORT`]: a handle or an id has asked for it, and the connection is told
-    /// once. [`END`]: our direction has ended for another reason. Unless it is zero, writes are refused.
+    /// Bits. [`CLOSE`], [`ABORT`]: a handle or an id has asked, and the connection is told once.
+    /// [`END`]: it takes no more for another reason. Unless it is zero, writes are refused.
     asked: u8,
     /// The socket is closed.
     is_closed: bool,
@@ -47,8 +46,8 @@ pub(super) struct Inbox {
 
 /// What is there for a connection to take.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Left {
-    /// How many bytes were left by handles and by id. They are charged to the limit over all.
+pub(super) struct Put {
+    /// How many bytes handles and ids have put there. They are charged to the limit over all.
     pub(super) bytes: usize,
     /// A write met the limit of the connection, which ends by it.
     pub(super) is_over: bool,
@@ -59,7 +58,7 @@ pub(super) struct Left {
 impl Inbox {
     /// Whether there is nothing for the connection to take.
     pub(super) fn is_empty(&self) -> bool {
-        self.left == Left::default()
+        self.put == Put::default()
     }
 
     /// Takes in what was written by id. Small pieces are put together.
@@ -132,8 +131,8 @@ impl Mailbox {
         });
     }
 
-    /// Leaves `more` bytes: `push` puts them into a queue.
-    fn leave(&self, more: usize, push: impl FnOnce(&mut Inbox)) -> io::Result<()> {
+    /// Puts `more` bytes there: `push` queues them.
+    fn put(&self, more: usize, push: impl FnOnce(&mut Inbox)) -> io::Result<()> {
         let mut inbox = self.inbox();
         if inbox.is_closed {
             return Err(self.error("write", Cause::Closed));
@@ -144,16 +143,16 @@ impl Mailbox {
         if more == 0 {
             return Ok(());
         }
-        debug_assert!(!inbox.left.is_over, "it takes nothing more");
+        debug_assert!(!inbox.put.is_over, "it takes nothing more");
         let was_empty = inbox.is_empty();
         let refused = |limit: Limit| Err(self.error(limit.0, over_limit(limit)));
-        let waiting = inbox.left.bytes + inbox.queued;
-        let left = if waiting.saturating_add(more) > self.most_queued {
-            inbox.left.is_over = true;
+        let waiting = inbox.put.bytes + inbox.queued;
+        let result = if waiting.saturating_add(more) > self.most_queued {
+            inbox.put.is_over = true;
             inbox.end();
             refused(QUEUED)
         } else if self.quota.charge(more) {
-            inbox.left.bytes += more;
+            inbox.put.bytes += more;
             push(&mut inbox);
             Ok(())
         } else {
@@ -167,7 +166,7 @@ impl Mailbox {
         if !is_empty && (was_empty || self.thread.if_here(|_| ()).is_some()) {
             self.wake(0);
         }
-        left
+        result
     }
 
     /// Ends the connection, unless it is closed.
@@ -188,8 +187,8 @@ impl Mailbox {
 /// the loop next runs that connection. It stays on its thread, as its queue does: it is not `Send`.
 ///
 /// A peer that does not take what it is sent holds up nothing else: when more waits than
-/// [`Limits::most_queued`](crate::Limits::most_queued) allows, the peer is dropped, with a RST. Leave no
-/// more than that in one run of a task: the peer is offered it afterwards.
+/// [`Limits::most_queued`](crate::Limits::most_queued) allows, the peer is dropped, with a RST.
+/// Write no more than that in one run of a task: the peer is offered it afterwards.
 ///
 /// ```
 /// use std::io;
@@ -286,7 +285,7 @@ impl ConnHandle {
     }
 
     fn queue(&self, more: usize, push: impl FnOnce(&mut OutQueue)) -> io::Result<()> {
-        self.mailbox.leave(more, |inbox| {
+        self.mailbox.put(more, |inbox| {
             let mut queue = self.queue.borrow_mut();
             inbox.move_to(&mut queue);
             push(&mut queue);
@@ -308,7 +307,7 @@ impl ConnHandle {
     /// ```
     pub fn queued(&self) -> usize {
         let inbox = self.mailbox.inbox();
-        inbox.left.bytes + inbox.queued
+        inbox.put.bytes + inbox.queued
     }
 
     /// Whether the connection is closed.
@@ -322,7 +321,7 @@ impl ConnHandle {
         if !inbox.is_closed
             && mem::replace(&mut inbox.is_busy, busy)
             && !busy
-            && !mem::replace(&mut inbox.left.was_busy, true)
+            && !mem::replace(&mut inbox.put.was_busy, true)
         {
             drop(inbox);
             // A drain may have waited for just that, and the peer's time begins anew.
@@ -355,22 +354,22 @@ impl ConnHandle {
 
     // ---- the connection's own ----
 
-    /// Whether nothing is left to take, and no other handle or id can leave anything.
+    /// Whether there is nothing to take, and no other handle or id can put anything there.
     pub(super) fn is_idle(&self) -> bool {
         let inbox = self.mailbox.inbox();
         Arc::strong_count(&self.mailbox) == 1 && inbox.is_empty() && !inbox.is_busy
     }
 
-    pub(super) fn take(&self) -> (OutQueue, Left) {
+    pub(super) fn take(&self) -> (OutQueue, Put) {
         let mut inbox = self.mailbox.inbox();
         let mut queue = self.queue.take();
         inbox.move_to(&mut queue);
-        let left = mem::take(&mut inbox.left);
-        debug_assert_eq!(queue.len(), left.bytes, "all that was left is charged");
+        let put = mem::take(&mut inbox.put);
+        debug_assert_eq!(queue.len(), put.bytes, "all of it is charged");
         // The bytes go into the connection's queue, whose length is noted later. Until then they count
         // here.
-        inbox.queued += left.bytes;
-        (queue, left)
+        inbox.queued += put.bytes;
+        (queue, put)
     }
 
     /// The connection is closed. Returns how many bytes are left.
@@ -378,7 +377,7 @@ impl ConnHandle {
         drop(self.queue.take());
         let mut inbox = self.mailbox.inbox();
         debug_assert!(!inbox.is_closed, "a connection is closed once");
-        let bytes = mem::take(&mut *inbox).left.bytes;
+        let bytes = mem::take(&mut *inbox).put.bytes;
         inbox.is_closed = true;
         bytes
     }
@@ -438,7 +437,7 @@ impl Remotes {
     /// As of [`ConnHandle::write`](crate::ConnHandle::write). No connection that lives has this id.
     pub(crate) fn write(&self, id: ConnId, bytes: &Arc<[u8]>) -> io::Result<()> {
         let push = |inbox: &mut Inbox| inbox.push(bytes);
-        self.find(id, "write")?.leave(bytes.len(), push)
+        self.find(id, "write")?.put(bytes.len(), push)
     }
 
     /// Closes a connection once all is written, from any thread.

@@ -224,9 +224,9 @@ pub trait Protocol: 'static {
         Ok(())
     }
 
-    /// The peer has shown no sign of life for the [idle timeout](crate::Server::idle_timeout), and the
-    /// connection is about to be closed. What is written now is the last. A drain calls
-    /// [`draining`](Protocol::draining). If the idle timeout passes during a drain, this is called too.
+    /// The peer has shown no sign of life for the [idle timeout](crate::Server::idle_timeout), and
+    /// the connection is about to be closed. What is written now is the last. A drain calls
+    /// [`draining`](Protocol::draining) instead; this too, if the idle timeout passes meanwhile.
     ///
     /// ```
     /// use netpoller::{Conn, Protocol};
@@ -248,12 +248,12 @@ pub trait Protocol: 'static {
         Ok(())
     }
 
-    /// Called once, when the server drains or the connection has reached its greatest age, so that a
-    /// protocol can say good-bye: what it writes is sent at once. The returned `Drain` says when the
-    /// connection closes, once nothing is in flight; the drain's limit still holds. It is not called
+    /// Called once, when the server drains or the connection has reached its greatest age, so that
+    /// a protocol can say good-bye: what it writes is sent at once. Once nothing is in flight, the
+    /// connection closes when the returned `Drain` says, or at the drain's limit. It is not called
     /// while the connection closes already.
     ///
-    /// A connection that has sent half a message waits for the rest, as long as the limit and the idle
+    /// A connection with half a message waits for the rest, as long as the limit and the idle
     /// timeout let it. [`Conn::close`] in this callback ends it as soon as the good-bye is sent.
     ///
     /// ```

@@ -86,10 +86,8 @@ impl OutQueue {
     /// Puts the pieces of `other`, of which nothing has gone, behind these.
     pub(super) fn append(&mut self, other: OutQueue) {
         debug_assert_eq!(other.gone, 0, "nothing is sent from a mailbox");
-        other
-            .pieces
-            .into_iter()
-            .for_each(|piece| self.push_piece(piece));
+        let pieces = other.pieces.into_iter();
+        pieces.for_each(|piece| self.push_piece(piece));
     }
 
     /// Small pieces are copied and put together, shared ones too.

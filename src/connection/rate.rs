@@ -2,7 +2,7 @@
 //!
 //! | state | meaning | on to |
 //! |---|---|---|
-//! | Resting | nothing is expected of the peer | Counting, when bytes are expected |
+//! | Resting: there is no [`Progress`] | nothing is expected of the peer | Counting, when bytes are expected |
 //! | Counting | time and bytes count; a full window is judged, and the next begins | Resting; Held |
 //! | Held | as Counting, but we make the peer wait: time does not count | Counting; Resting |
 //!
@@ -42,10 +42,10 @@ impl Rate {
     }
 }
 
-/// What a peer has done in the window under way. The default is Resting.
+/// What a peer has done in the window under way. The default is at its begin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
-    /// The last check, while in Counting.
+    /// The last check; `None` while in Held.
     checked: Option<u64>,
     /// Time charged in this window: never more than a window.
     charged: u64,
@@ -54,11 +54,9 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Counts bytes that moved, unless it rests.
+    /// Counts bytes that moved.
     pub(super) fn count(&mut self, bytes: usize) {
-        if *self != Progress::default() {
-            self.moved = self.moved.saturating_add(bytes as u64);
-        }
+        self.moved = self.moved.saturating_add(bytes as u64);
     }
 
     /// Checks at tick `now`. Returns when to check again. The error says how many bytes moved in a full

@@ -27,7 +27,7 @@ impl<P: Protocol> Connection<P> {
     /// Handles the result of a read into the buffer.
     #[cold]
     pub(super) fn receive(&mut self, read: io::Result<usize>, buffer: &[u8]) {
-        debug_assert!(self.conn.reads() && !self.conn.holds_input());
+        debug_assert!(self.conn.reads());
         match read {
             Ok(0) => self.end_of_file(),
             Ok(got) => {
@@ -79,9 +79,8 @@ impl<P: Protocol> Connection<P> {
             // Nothing will release what the filter holds back.
             return self.conn.broken(ErrorKind::UnexpectedEof.into());
         }
-        if self.conn.state().delivers() {
-            self.conn
-                .tell_filter(Direction::Read, |filter, io| filter.end(io));
+        if self.conn.state().delivers() && !self.conn.peek(|extra| extra.is_last) {
+            self.conn.call_filter(|filter, _, io| filter.end(io));
         }
         // What is kept for a protocol that needs more is offered once more before the end is told.
         // The next read finds the end of file again.
@@ -130,7 +129,7 @@ impl<P: Protocol> Connection<P> {
             };
             at += taken;
             let rest = all.len() - at;
-            // The protocol called `need`: the rest is offered with more, or at the peer's end.
+            // The protocol called `need`: the rest is offered with more, or when the peer has ended.
             if self.conn.needs_more_than(rest) {
                 break Ok(0);
             }
@@ -174,7 +173,8 @@ impl Conn {
         is_wanted && self.state().delivers() && !self.holds_input()
     }
 
-    /// Whether the protocol needs more than this. What is left at the peer's end is all that it gets.
+    /// Whether the protocol needs more than this. When the peer has ended, what is left is all that it
+    /// gets.
     fn needs_more_than(&self, bytes: usize) -> bool {
         self.peek(|extra| !extra.is_last && extra.need > bytes)
     }

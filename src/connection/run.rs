@@ -22,11 +22,12 @@ use std::task::Poll;
 
 use super::Protocol;
 use super::conn::Conn;
-use super::error::{CloseReason, stopped};
+use super::error::CloseReason;
+use super::filter::Filtering;
 use super::handle::ConnHandle;
 use super::rate::NEVER;
 use super::shared::Phase;
-use super::state::{ABORT, ATTEND, Drain, Event, State};
+use super::state::{ATTEND, Drain, Event, State};
 use crate::endpoints::End;
 use crate::net::Cause;
 use crate::reactor::{Direction, May, Refusal};
@@ -130,8 +131,8 @@ impl<P: Protocol> Connection<P> {
     /// The general loop: goes on until the connection has to wait, or has used up its budget.
     #[cold]
     fn go_on(&mut self) -> Poll<()> {
-        // Not in each pass: a thread that always writes would otherwise keep the times from being judged.
-        // Later writes wake the connection again.
+        // Not in each pass: a thread that always writes would keep it from rest, where times are
+        // judged. Later writes wake the connection again.
         self.conn.take_others_writes();
         // Whether both directions were tried in this run, whatever the selector had said of them.
         let mut tried = false;
@@ -139,7 +140,7 @@ impl<P: Protocol> Connection<P> {
             if self.conn.state() == State::Closed {
                 return Poll::Ready(());
             }
-            // What a step leaves unused is charged before anything else runs.
+            // What a step leaves unused counts against the quota before anything else runs.
             self.conn.account_for_unused();
             if !context::has_budget() {
                 self.conn.shared.wake(context::running_machine());
@@ -184,14 +185,11 @@ impl<P: Protocol> Connection<P> {
             self.tell_and_note(P::timer);
         } else if self.conn.queued() == 0 && self.conn.state().flushes() {
             self.flushed();
-        } else if self.conn.holds_input() {
-            // Nothing is offered or read before the peer has taken its answers.
-            return self.come_to_rest(tried);
         } else if self.conn.can_offer() {
             // A filter may turn each answer of the protocol into new input, without end.
             context::charge(0);
             self.offer_unused();
-        } else if self.conn.filter_closes() {
+        } else if !self.conn.holds_input() && self.conn.filter_closes() {
             self.conn.close_for(CloseReason::Asked);
         } else if self.conn.reads() && self.conn.fd.desc.may_try(Direction::Read) == May::Try {
             self.read();
@@ -205,7 +203,9 @@ impl<P: Protocol> Connection<P> {
     fn requested(&mut self) -> Option<Event> {
         let conn = &mut self.conn;
         if conn.shared.phase.get() == Phase::Stopped {
-            conn.end_by(stopped());
+            let text = "the server stops";
+            let error = io::Error::new(io::ErrorKind::ConnectionAborted, text);
+            conn.end_by(CloseReason::Stopped(error));
         } else if conn.fd.is_closed() {
             // Not by us: its runtime is closing all sockets.
             conn.broken(conn.fd.op_error("read", Cause::from(Refusal::Closed)));
@@ -225,7 +225,7 @@ impl<P: Protocol> Connection<P> {
             // Try before judging. The selector reports room only when a third of the system's buffer is
             // free, and may not have reported all that has come.
             conn.write_some();
-            if conn.reads() && !conn.holds_input() {
+            if conn.reads() {
                 self.read();
             }
             return Step::Again;
@@ -235,8 +235,7 @@ impl<P: Protocol> Connection<P> {
         }
         let conn = &mut self.conn;
         if drained {
-            conn.blame(CloseReason::Drained);
-            self.on(Event::CloseAsked);
+            conn.close_for(CloseReason::Drained);
             return Step::Again;
         }
         match rated {
@@ -254,11 +253,9 @@ impl<P: Protocol> Connection<P> {
 
     /// The queue is empty, in a state that waits for this.
     fn flushed(&mut self) {
-        if self
-            .conn
-            .tell_filter(Direction::Write, |filter, io| filter.closing(io))
-        {
-            return;
+        let is_new = |filtering: &mut Filtering| !mem::replace(&mut filtering.is_closing, true);
+        if self.conn.filtering().is_some_and(is_new) {
+            return self.conn.call_filter(|filter, _, io| filter.closing(io));
         }
         let closing = self.conn.state() == State::Closing;
         if closing && self.conn.has_unread_input() {
@@ -331,7 +328,7 @@ impl<P: Protocol> Connection<P> {
             State::Closed => {
                 // A RST says that something may be missing.
                 if matches!(event, Event::Aborted | Event::Idle) {
-                    conn.ask(ABORT);
+                    conn.reset_at_close();
                 }
                 self.close();
             }
@@ -405,7 +402,7 @@ impl Conn {
         }
         if self.fd.desc.may_try(Direction::Read) == May::Wait {
             self.fd.desc.park_waiting(Direction::Read, machine);
-        } else if self.reads() && !self.holds_input() {
+        } else if self.reads() {
             return Step::Again;
         } else {
             // The socket is ready, and is not read before the peer has taken what waits.
@@ -442,6 +439,10 @@ impl Conn {
         counter.add(1);
     }
 
+    fn reset_at_close(&self) {
+        let _refused_in_a_child = self.fd.reset_at_close();
+    }
+
     /// Closes the socket and gives everything back. Returns why the connection ends.
     fn leave(&mut self) -> CloseReason {
         debug_assert_eq!(self.state(), State::Closed, "nothing runs on it any more");
@@ -452,7 +453,7 @@ impl Conn {
         let is_cut = !self.shared.out.borrow().is_empty() || self.queued() + others > 0;
         self.shared.out.borrow_mut().clear();
         if aborts || is_cut {
-            let _refused_in_a_child = self.fd.reset_at_close();
+            self.reset_at_close();
         }
         self.fd.close_for_good();
         self.cancel_timer();
@@ -498,7 +499,7 @@ impl<P: Protocol> Drop for Connection<P> {
         // A filter that panicked has lost what it was given.
         let filtering = self.conn.filtering();
         if filtering.is_some_and(|filtering| filtering.filter.is_none()) {
-            self.conn.ask(ABORT);
+            self.conn.reset_at_close();
         }
         // Caught here: the protocol is dropped next. If its destructor panicked while this panic
         // unwinds, the process would be aborted.

@@ -57,7 +57,7 @@ impl Conn {
         self.put_gathered();
         let charge = |conn: &Conn| conn.shared.server.queued.charge(bytes.len());
         // A small amount is queued until the callback ends, so that it goes out in few writes. Before a
-        // larger amount is queued, the queue is flushed, to make room.
+        // larger amount, or without room over all, the queue is flushed.
         let little = GATHER.min(self.settings().limits.high_water);
         let mut is_charged = self.queued() + bytes.len() <= little && charge(self);
         if !is_charged {
@@ -134,7 +134,7 @@ impl Conn {
     }
 
     /// Sends what the callback wrote, or queues it behind what waits; then takes in what handles and other
-    /// threads have left.
+    /// threads have put there.
     pub(super) fn end_callback(&mut self) {
         if self.queued() > 0 || self.is_filtered() {
             self.put_gathered();
@@ -233,23 +233,23 @@ impl Conn {
         gone > 0 && self.to_send() > 0
     }
 
-    /// Takes in what handles and other threads have left, behind what was written before.
+    /// Takes in what handles and other threads have put there, behind what was written before.
     pub(super) fn take_others_writes(&mut self) {
         if !self.peek(Extra::has_others_writes) {
             return;
         }
         self.put_gathered();
         let take = |extra: &Extra| extra.handle.as_ref().map(ConnHandle::take);
-        let Some((queue, left)) = self.peek(take) else {
+        let Some((queue, put)) = self.peek(take) else {
             return;
         };
-        self.extra().charged += left.bytes;
-        if left.was_busy && !self.state().closes() {
+        self.extra().charged += put.bytes;
+        if put.was_busy && !self.state().closes() {
             self.heard();
         }
-        if left.is_over {
+        if put.is_over {
             self.end_over_limit(QUEUED);
-        } else if left.bytes > 0 && self.state().takes_writes() {
+        } else if put.bytes > 0 && self.state().takes_writes() {
             match self.is_filtered() {
                 true => self.filter_output(&queue.concat()),
                 false => self.extra().queue.append(queue),
@@ -282,29 +282,14 @@ impl Conn {
         }
     }
 
-    /// Tells the filter of the end of a direction, once. False if it was told before, or there is none.
-    pub(super) fn tell_filter(
-        &mut self,
-        ended: Direction,
-        call: impl FnOnce(&mut dyn Filter, &mut FilterIo) -> io::Result<()>,
-    ) -> bool {
-        let told =
-            |filtering: &mut Filtering| mem::replace(&mut filtering.told[ended as usize], true);
-        let tells = !self.filtering().is_none_or(told);
-        if tells {
-            self.call_filter(|filter, _, io| call(filter, io));
-        }
-        tells
-    }
-
-    /// Calls the filter, if there is one, and passes on what comes of it.
+    /// Calls the filter, if there is one that has not failed, and passes on what comes of it.
     pub(super) fn call_filter(
         &mut self,
         call: impl FnOnce(&mut dyn Filter, &mut Filtering, &mut FilterIo) -> io::Result<()>,
     ) {
         let limits = self.settings().limits;
         let (kept, queued) = (self.peek(|extra| extra.unused.len()), self.to_send());
-        // What one read brings is taken in any case.
+        // Room for at least what one read brings.
         let room = |most: usize, held| most.saturating_sub(held).max(lent::LENGTH);
         let unused = room(limits.most_unused, kept);
         let output = room(with_framing(limits.most_queued), queued);
@@ -318,7 +303,14 @@ impl Conn {
         let Some(filtering) = self.filtering() else {
             return;
         };
-        let called = filtering.run(|filter, left| call(filter, left, &mut io));
+        let Some(mut filter) = filtering.filter.take() else {
+            return;
+        };
+        let called = call(&mut *filter, filtering, &mut io);
+        match called {
+            Ok(()) => filtering.filter = Some(filter),
+            Err(_) => (filtering.raw, filtering.held) = (Vec::new(), Vec::new()),
+        }
         if let Some(limit) = io.over {
             return self.end_over_limit(limit);
         }

@@ -1,11 +1,5 @@
 //! What the connections of one thread share: settings, counters, and the buffer in which a
 //! callback's writes are gathered.
-//!
-//! | phase | moved there by | what connections do |
-//! |---|---|---|
-//! | Serving | `new` | serve |
-//! | Draining | `enter` | close as soon as nothing is in flight on them |
-//! | Stopped | `enter`, from either | end at once |
 
 // Mirrors the fields of Go's `http.Server` that its connections read.
 
@@ -54,10 +48,9 @@ pub(crate) struct ConnSettings {
     pub(crate) max_age: Option<(u64, u64)>,
 }
 
+/// What a server and its connections do. `server/dispatch.rs` says what moves it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
-    /// Not all workers have started: nothing is accepted.
-    Starting,
     Serving,
     Draining,
     Stopped,
@@ -103,8 +96,8 @@ pub(crate) struct WorkerShared {
     pub(crate) phase: Cell<Phase>,
     /// Waits for the last connection to go.
     waiter: Cell<Option<Waker>>,
-    /// How many unused bytes each connection keeps, if there is a limit over all. Zero if it has made
-    /// room for others: it ends when it runs.
+    /// How many unused bytes each connection keeps, if there is a limit over all connections
+    /// (`most_unused_in_all`). Zero if it has made room for others: it ends when it runs.
     kept: RefCell<HashMap<Token, (MachineId, usize)>>,
     pub(crate) tally: Arc<Tally>,
 }

@@ -76,7 +76,7 @@ counters! {
     heartbeats,
     /// Connections that the peer ended, in good order.
     left,
-    /// Connections that the protocol or a handle ended.
+    /// Connections that the protocol, its filter, a handle or an id ended.
     asked,
     /// Connections that a drain or their greatest age ended, with nothing in flight.
     drained,

@@ -1,5 +1,5 @@
-//! A connection's one timer that judges its peer: idle timeout, heartbeat, minimum rate, the time to
-//! close, the grace of a drain, the greatest age. And the protocol's own, which judges nothing.
+//! A connection's one timer, which waits for the settled tick: idle timeout, heartbeat, minimum rate, the
+//! time to close, the grace of a drain, the greatest age. And the protocol's own, which judges nothing.
 //!
 //! When a connection hears from its peer, it stores the time, and touches no timer. When it comes to
 //! rest, it sets the timer to the earliest of its times. When that fires, the connection tries its
@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::Protocol;
 use super::conn::Conn;
 use super::error::{CloseReason, too_slow};
-use super::rate::{NEVER, Progress};
+use super::rate::NEVER;
 use super::run::Connection;
 use super::state::{Drain, Event, State};
 use crate::net::fd::Failure;
@@ -112,8 +112,9 @@ impl Conn {
 
     /// Counts bytes that moved, for the minimum rates.
     pub(super) fn moved(&mut self, direction: Direction, bytes: usize) {
-        if let Some(extra) = &mut self.extra {
-            extra.progress[direction as usize].count(bytes);
+        let progress = self.extra.as_mut().map(|extra| &mut extra.progress);
+        if let Some(Some(progress)) = progress.map(|by| &mut by[direction as usize]) {
+            progress.count(bytes);
         }
     }
 
@@ -201,7 +202,7 @@ impl Conn {
         }
     }
 
-    /// When traffic no longer keeps a drained connection open. Zero if it does not keep it at all.
+    /// When traffic no longer keeps a draining connection open. Zero if it does not keep it at all.
     fn grace_at(&self) -> u64 {
         if self.drains() != Some(Drain::WhenQuiet) {
             return 0;
@@ -266,9 +267,10 @@ impl Conn {
             let progress = &mut extra.progress[direction as usize];
             let Some(rate) = rates[direction as usize].filter(|_| expected[direction as usize])
             else {
-                *progress = Progress::default();
+                *progress = None;
                 continue;
             };
+            let progress = progress.get_or_insert_default();
             let next = progress.check(rate, now);
             let next = next.map_err(|moved| too_slow(&self.fd, direction, rate, moved))?;
             match direction {
@@ -307,7 +309,6 @@ impl Conn {
             drop(timers);
             return self.cancel_timer();
         };
-        debug_assert!(due > Tick::new(now), "what is due was judged");
         let key = self.judge_timer;
         if !key.is_some_and(|key| timers.move_to(key, due)) {
             let parked = ParkKey::machine(context::running_machine());

@@ -209,7 +209,7 @@ pub struct Entries {
 ///
 /// **Re-entrance.** A [`Selector`], a source's `register`, `reregister` and `deregister`, and a logger of the
 /// crate log must not use the reactor, which is borrowed while they run: a logger that opens a socket in the
-/// same thread panics. The drop of a `W` may use it.
+/// same thread panics. A logger must not panic either. The drop of a `W` may use the reactor.
 ///
 /// **Portability.** epoll and kqueue report edges. mio's poll(2) does not: there short transfers prove
 /// nothing, and `with_fd` returns `None`. There, after `WouldBlock`, arm the source again:

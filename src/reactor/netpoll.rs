@@ -201,8 +201,9 @@ impl<W, T> Core<W, T> {
         }
         let inserted = self.registry.borrow_mut().insert(desc.clone());
         debug_assert_eq!(inserted, key, "the source's register used the reactor");
+        let descriptor = Descriptor(desc);
         log::trace!("open {token:?}");
-        Ok(Descriptor(desc))
+        Ok(descriptor)
     }
 
     // ---- the turn ----

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::dispatch::WorkerInbox;
 use super::settings::{Common, Factory, Port};
-use super::worker_loop::WorkerLoop;
+use super::worker_loop::{Start, WorkerLoop};
 use crate::connection::handle::ConnId;
 use crate::connection::shared::Phase;
 use crate::connection::stats::Stats;
@@ -59,9 +59,6 @@ pub struct Bound<F> {
     /// Empty once it has run.
     ports: Mutex<Vec<Port>>,
 }
-
-/// What a worker begins with.
-type Start = (WorkerInbox, Vec<Port>);
 
 impl<F> Bound<F> {
     pub(super) fn new(factory: Arc<F>, common: Common, ports: Vec<Port>) -> Self {
@@ -155,11 +152,11 @@ impl<F> Bound<F> {
         }
         if workers == 1 {
             // It takes all ports: clients may wait in the queue of each already.
-            ports.iter_mut().for_each(|port| port.worker = Some(0));
+            ports.iter_mut().for_each(|port| port.at.worker = Some(0));
         }
         let inboxes = self.common.dispatcher.open(workers);
         let start = |inbox: WorkerInbox| {
-            let is_its = |port: &mut Port| port.worker.unwrap_or(0) == inbox.worker;
+            let is_its = |port: &mut Port| port.at.worker.unwrap_or(0) == inbox.worker;
             let its = ports.extract_if(.., is_its).collect();
             (inbox, its)
         };
@@ -236,15 +233,12 @@ impl<F: Factory> Bound<F> {
     fn work(&self, start: Start) -> io::Result<()> {
         let number = start.0.worker;
         let runtime = Runtime::builder().spin(self.common.settings.spin).build();
-        let ended = runtime.and_then(|runtime| runtime.block_on(self.worker_loop(start)));
+        let work = WorkerLoop::run(self.factory.clone(), self.common.clone(), start);
+        let ended = runtime.and_then(|runtime| runtime.block_on(work));
         ended.inspect_err(|error| {
             log::error!("{}: worker {number} fails: {error}", self.common.name());
             self.common.end(None);
         })
-    }
-
-    fn worker_loop(&self, (inbox, ports): Start) -> impl Future<Output = io::Result<()>> + use<F> {
-        WorkerLoop::run(self.factory.clone(), self.common.clone(), inbox, ports)
     }
 
     /// Serves in a runtime of yours, beside what else runs there, with one worker, however many
@@ -299,7 +293,8 @@ impl<F: Factory> Bound<F> {
     /// It ran before.
     pub fn run_in(&self, runtime: &Runtime) -> io::Result<JoinHandle<io::Result<Stats>>> {
         let start = self.starts(1)?.remove(0);
-        let (work, common) = (self.worker_loop(start), self.common.clone());
+        let common = self.common.clone();
+        let work = WorkerLoop::run(self.factory.clone(), common.clone(), start);
         Ok(runtime.spawn(async move {
             work.await?;
             Ok(common.stats())
@@ -325,9 +320,8 @@ impl<F> fmt::Debug for Bound<F> {
 
 /// Ends a server, writes to its connections, and tells what it has done, from any thread.
 ///
-/// A protocol that writes to other connections finds it in an `OnceLock` which its factory shares, and
-/// which is set once the server is bound: see the
-/// [cookbook](crate::cookbook#messages-between-workers).
+/// For a protocol that writes to other connections, set it in an `OnceLock` of its factory once the
+/// server is bound: see the [cookbook](crate::cookbook#messages-between-workers).
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -372,8 +366,8 @@ impl ServerHandle {
     ///    end. If [`max_connections`](crate::Server::max_connections) leaves no room for one of them, it
     ///    is served when another has ended.
     /// 3. The port is closed. Each connection is closed when it is no longer in flight.
-    /// 4. After `limit` the rest is cut off, whatever it does. Each worker counts the limit from when
-    ///    it gets the order: at once, unless a callback blocks it or a worker has not started.
+    /// 4. After `limit` the rest is cut off, whatever it does. Each worker counts the limit from
+    ///    its order, which it gets when its callback returns and all workers have started.
     ///    `Duration::MAX` is no limit.
     ///
     /// Returns at once; [`Bound::run`] returns when it is done. A second drain with a shorter limit
@@ -520,7 +514,7 @@ impl ServerHandle {
         self.common.shared.remotes.close(id)
     }
 
-    /// What lives on each worker that has started, and what it waits for: see
+    /// What lives on each worker whose runtime is made, and what it waits for: see
     /// [`Handle::dump`](crate::Handle::dump). Each has `timeout` to answer.
     ///
     /// ```
@@ -539,7 +533,7 @@ impl ServerHandle {
         runtimes.map(|of| of.dump(timeout)).collect()
     }
 
-    /// The runtimes of the workers that have started, in the workers' order. Under
+    /// The runtimes of the workers that have made theirs, in the workers' order. Under
     /// [`run_in`](Bound::run_in), yours.
     ///
     /// ```

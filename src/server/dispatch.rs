@@ -4,10 +4,11 @@
 //!
 //! | phase | moved there by | on to |
 //! |---|---|---|
-//! | Starting | nothing: workers see it in place of Serving and Draining, until all have started | Serving, Draining, Stopped |
 //! | Serving | `Dispatcher::new` | Draining, Stopped |
 //! | Draining | [`ServerHandle::drain`](super::ServerHandle::drain); a watch's first signal | Stopped; Draining with a shorter limit |
 //! | Stopped | [`ServerHandle::stop`](super::ServerHandle::stop); a watch's next signal; a worker that fails; under `Bound::run`, a panic of the first worker, or a thread that could not be started | - |
+//!
+//! Until all workers have started, they see no order but Stopped.
 //!
 //! Where connections are handed over, the first worker accepts for all. A worker that drops its
 //! inbox, also when it dies, leaves what waits there to the others: only the clients that it has begun
@@ -42,18 +43,9 @@ pub(crate) struct Order {
     pub(crate) watches: usize,
 }
 
-impl Order {
-    /// What a worker begins with.
-    pub(crate) const FIRST: Order = Order {
-        phase: Phase::Starting,
-        limit: Duration::MAX,
-        watches: 0,
-    };
-}
-
 /// The order in force, and the inboxes of all workers.
 pub(crate) struct Dispatcher {
-    /// By worker: how many connections it has. Other threads change it at any time.
+    /// By worker, what it counts; `live` is its load. Other threads change it at any time.
     pub(crate) tallies: Vec<Arc<Tally>>,
     workers: Mutex<Workers>,
 }
@@ -92,7 +84,8 @@ impl Dispatcher {
             workers: Mutex::new(Workers {
                 order: Order {
                     phase: Phase::Serving,
-                    ..Order::FIRST
+                    limit: Duration::MAX,
+                    watches: 0,
                 },
                 inboxes: Vec::new(),
                 starting: 0,
@@ -188,14 +181,11 @@ impl WorkerInbox {
     }
 
     /// Waits for another order than the one that is known.
-    pub(crate) async fn order(&self, known: Order) -> Order {
+    pub(crate) async fn order(&self, known: Option<Order>) -> Order {
         self.wait(|state| {
-            let mut order = state.order;
             // A drain accepts what is queued, so it waits until all workers have started too.
-            if state.starting > 0 && order.phase != Phase::Stopped {
-                (order.phase, order.limit) = (Phase::Starting, Duration::MAX);
-            }
-            (order != known).then_some(order)
+            let is_seen = state.starting == 0 || state.order.phase == Phase::Stopped;
+            Some(state.order).filter(|order| is_seen && known != Some(*order))
         })
         .await
     }
@@ -426,35 +416,33 @@ mod tests {
         let (_accepts, inboxes) = accepts(1);
         let dispatcher = &inboxes[0].dispatcher;
         let next = |known| match now(inboxes[0].order(known)) {
-            Poll::Ready(order) => order,
-            Poll::Pending => known,
+            Poll::Ready(order) => Some(order),
+            Poll::Pending => None,
         };
         let drain = |limit| dispatcher.give(Phase::Draining, limit);
         let stop = || dispatcher.give(Phase::Stopped, Duration::ZERO);
-        assert_eq!(next(Order::FIRST), Order::FIRST);
+        assert_eq!(next(None), None);
         assert!(drain(10 * second));
-        assert_eq!(next(Order::FIRST).phase, Phase::Starting);
+        assert_eq!(next(None), None);
         inboxes[0].started();
-        let long = next(Order::FIRST);
-        assert_eq!((long.phase, long.limit), (Phase::Draining, 10 * second));
+        let long = next(None);
+        let asked = |order: Order| (order.phase, order.limit);
+        assert_eq!(long.map(asked), Some((Phase::Draining, 10 * second)));
         assert!(!drain(20 * second) && !drain(10 * second));
-        assert_eq!(next(long), long);
+        assert_eq!(next(long), None);
         assert!(drain(second));
-        assert_eq!(next(long).limit, second);
+        assert_eq!(next(long).map(asked), Some((Phase::Draining, second)));
         assert!(stop() && !stop() && !drain(second));
-        assert_eq!(next(long).phase, Phase::Stopped);
-        assert_eq!(
-            next(next(long)).phase,
-            Phase::Stopped,
-            "nothing is behind it"
-        );
-        assert_eq!(next(Order::FIRST).phase, Phase::Stopped, "given earlier");
+        let last = next(long);
+        assert_eq!(last.map(|order| order.phase), Some(Phase::Stopped));
+        assert_eq!(next(last), None, "nothing is behind it");
+        assert_eq!(next(None), last, "given earlier");
     }
 
     #[test]
     fn a_drain_begins_when_all_workers_have_started_and_a_stop_at_once() {
         let (_accepts, inboxes) = accepts(2);
-        let order = || now(inboxes[0].order(Order::FIRST));
+        let order = || now(inboxes[0].order(None));
         inboxes[0].started();
         inboxes[0].dispatcher.give(Phase::Draining, Duration::ZERO);
         assert!(order().is_pending());
@@ -463,7 +451,7 @@ mod tests {
 
         let (_accepts, inboxes) = accepts(2);
         inboxes[0].dispatcher.give(Phase::Stopped, Duration::ZERO);
-        let order = now(inboxes[0].order(Order::FIRST));
+        let order = now(inboxes[0].order(None));
         assert!(matches!(order, Poll::Ready(order) if order.phase == Phase::Stopped));
     }
 }

@@ -76,8 +76,7 @@ use crate::connection::rate::Rate;
 use crate::connection::shared::{ConnSettings, ticks};
 use crate::endpoints::Addr;
 use crate::heartbeat::Heartbeat;
-use crate::net::Hook;
-use crate::net::{ListenConfig, ToAddr};
+use crate::net::{Hook, ListenConfig, ToAddr};
 use crate::reactor::Direction;
 
 pub use crate::connection::stats::{Stats, WorkerStats};
@@ -616,9 +615,9 @@ impl<F> Server<F> {
         self
     }
 
-    /// During a drain, a connection stays open until there was no traffic on it, either way, for this
-    /// time, in case more follows: 1 s by default. If a server has neither an idle timeout nor a
-    /// heartbeat, bytes from before the drain count as having come when the loop last read the clock. See
+    /// During a drain, a connection stays open until there was no traffic on it, either way, for
+    /// this time, in case more follows: 1 s by default. Without idle timeout and heartbeat, bytes
+    /// from before the drain are dated by the clock's last reading before them. See
     /// [`ServerHandle::drain`](crate::ServerHandle::drain).
     ///
     /// ```

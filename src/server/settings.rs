@@ -16,8 +16,7 @@ use crate::connection::filter::Filter;
 use crate::connection::shared::{ConnSettings, Phase, ServerShared};
 use crate::connection::stats::{Stats, WorkerStats};
 use crate::endpoints::{Addr, Network};
-use crate::net::Hook;
-use crate::net::{ListenConfig, ToAddr, listener};
+use crate::net::{Hook, ListenConfig, ToAddr, listener};
 use crate::runtime::Handle;
 use crate::runtime::running::Place;
 use crate::sys;
@@ -45,7 +44,7 @@ pub(crate) struct Common {
     /// By listener, with the real ports.
     pub(crate) addrs: Vec<Addr>,
     pub(crate) dispatcher: Arc<Dispatcher>,
-    /// By worker, of those that have started.
+    /// By worker, of those whose runtime is made.
     pub(crate) runtimes: Vec<OnceLock<Handle>>,
     /// What all connections share.
     pub(crate) shared: Arc<ServerShared>,
@@ -216,8 +215,7 @@ impl Listeners {
                 ports.push(Port {
                     socket,
                     network,
-                    listener,
-                    worker,
+                    at: At { listener, worker },
                 });
                 io::Result::Ok(addr)
             };
@@ -282,9 +280,16 @@ impl<L: Into<Listeners>, const N: usize> From<[L; N]> for Listeners {
 pub(super) struct Port {
     pub(super) socket: OwnedFd,
     pub(super) network: Network,
+    pub(super) at: At,
+}
+
+/// Where a connection comes to, and where it goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct At {
     /// The listener's number.
     pub(super) listener: usize,
-    /// The worker that accepts from it for itself. `None`: the first accepts, for all.
+    /// The worker that accepts from it for itself. `None`: the first accepts, for the worker that has the
+    /// fewest connections.
     pub(super) worker: Option<usize>,
 }
 

@@ -1,7 +1,7 @@
 //! One worker: it accepts connections, serves them, and waits until they end.
 //!
 //! ```text
-//!   take connections: from its own listeners, or from its inbox
+//!   take connections: from its own listeners and from its inbox
 //!        │ an order: drain
 //!        ▼
 //!   close what is not in flight ─► take what is queued ─► close the listeners ─► wait for the rest
@@ -21,7 +21,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::dispatch::{Arrival, Order, WorkerInbox};
-use super::settings::{Common, Factory, Peer, Port};
+use super::settings::{At, Common, Factory, Peer, Port};
 use crate::connection::conn::Conn;
 use crate::connection::run::Connection;
 use crate::connection::shared::{Phase, WorkerShared};
@@ -31,20 +31,14 @@ use crate::net::fd::Fd;
 use crate::net::permits::{Permit, Permits};
 use crate::runtime::look::noted;
 use crate::runtime::scheduler::Scheduler;
-use crate::runtime::{self, Handle, context, current, panics};
-use crate::runtime::{Either, select};
+use crate::runtime::{self, Either, Handle, context, current, panics, select};
 use crate::time;
 
-/// A listener in the worker's runtime.
-struct Listener {
-    fd: Fd,
-    number: usize,
-    /// The worker that serves what it accepts. `None`: the one that has the fewest connections.
-    worker: Option<usize>,
-}
-
-/// How long a worker waits after a connection for which something was short.
+/// How long a drain pauses when descriptors or memory are short.
 const SHORTAGE: Duration = Duration::from_millis(100);
+
+/// What a worker begins with.
+pub(super) type Start = (WorkerInbox, Vec<Port>);
 
 /// One worker.
 pub(crate) struct WorkerLoop<F> {
@@ -68,8 +62,7 @@ impl<F: Factory> WorkerLoop<F> {
     pub(crate) async fn run(
         factory: Arc<F>,
         common: Arc<Common>,
-        inbox: WorkerInbox,
-        ports: Vec<Port>,
+        (inbox, ports): Start,
     ) -> io::Result<()> {
         let tally = common.dispatcher.tallies[inbox.worker].clone();
         let set = common.runtimes[inbox.worker].set(Handle::current());
@@ -87,25 +80,24 @@ impl<F: Factory> WorkerLoop<F> {
         result
     }
 
-    /// Returns when a drain is done or has reached its limit, at an order to stop, or with an error
-    /// of accepting. The listeners are closed then.
+    /// Returns when a drain is done or has reached its limit, at an order to stop, or with an error of
+    /// starting or accepting. The listeners are closed then.
     async fn serve_and_drain(&self, ports: Vec<Port>) -> io::Result<()> {
         let open = |port: Port| {
-            Ok(Listener {
-                fd: Fd::adopt("a server", port.socket, port.network)?,
-                number: port.listener,
-                worker: port.worker,
-            })
+            let fd = Fd::adopt("a server", port.socket, port.network)?;
+            Ok((fd, port.at))
         };
         let listeners: Vec<_> = ports.into_iter().map(open).collect::<io::Result<_>>()?;
         self.start()?;
-        let mut order = Order::FIRST;
+        let mut order: Option<Order> = None;
         let mut deadline = time::after(time::now(), Duration::MAX);
         loop {
             let follow = async {
+                let Some(order) = order else {
+                    // Not all workers have started.
+                    return pending().await;
+                };
                 match order.phase {
-                    // Waits for an order: to serve, when all workers have started, or to end.
-                    Phase::Starting => pending().await,
                     Phase::Serving => {
                         self.take(&listeners, ALL).await?;
                         // Nothing more is accepted. The connections that are served go on.
@@ -133,7 +125,7 @@ impl<F: Factory> WorkerLoop<F> {
             let follow =
                 (self.common.watches).hear_beside(follow, |within| self.common.end(within));
             match select(noted("order", self.inbox.order(order)), follow).await {
-                Either::First(next) => order = next,
+                Either::First(next) => order = Some(next),
                 Either::Second(ended) => return ended,
             }
         }
@@ -156,7 +148,7 @@ impl<F: Factory> WorkerLoop<F> {
 
     /// Takes what is queued, and waits until no connection is left. If the future is dropped, call it
     /// again: it continues.
-    async fn drain(&self, listeners: &[Listener]) -> io::Result<()> {
+    async fn drain(&self, listeners: &[(Fd, At)]) -> io::Result<()> {
         // First: a connection that is closed now may make room for one that was queued.
         self.shared.enter(Phase::Draining);
         let resets = fault!("drain_resets_queued_client");
@@ -173,7 +165,7 @@ impl<F: Factory> WorkerLoop<F> {
     // ---- taking connections ----
 
     /// Takes connections from its listeners and from its inbox, until accepting has ended.
-    async fn take(&self, listeners: &[Listener], tries: Option<u32>) -> io::Result<()> {
+    async fn take(&self, listeners: &[(Fd, At)], tries: Option<u32>) -> io::Result<()> {
         let accepting = async {
             let accept = |listener| -> Boxed<'_> { Box::pin(self.accept(listener, tries)) };
             all(listeners.iter().map(accept).collect()).await?;
@@ -183,10 +175,11 @@ impl<F: Factory> WorkerLoop<F> {
         all(vec![Box::pin(accepting), Box::pin(self.receive())]).await
     }
 
-    async fn accept(&self, listener: &Listener, tries: Option<u32>) -> io::Result<()> {
-        let (fd, drains) = (&listener.fd, tries.is_some());
-        // A drain accepts first, and `receive` takes permits afterwards: else a full server would read the
-        // queue no faster than connections end, and clients that keep arriving would keep it from being empty.
+    async fn accept(&self, (fd, at): &(Fd, At), tries: Option<u32>) -> io::Result<()> {
+        let drains = tries.is_some();
+        // A drain accepts first, and `receive` takes permits afterwards: else a full server would
+        // accept no faster than connections end, and the queue would never be empty while clients
+        // arrive.
         let no_limit = Arc::new(Permits::new(usize::MAX));
         let permits = match drains {
             true => &no_limit,
@@ -196,14 +189,14 @@ impl<F: Factory> WorkerLoop<F> {
         let take = |accepted, permit| {
             let arrival = Arrival {
                 accepted,
-                listener: listener.number,
+                listener: at.listener,
             };
-            if listener.worker.is_some() && !drains {
+            if at.worker.is_some() && !drains {
                 return self.begin(arrival, permit);
             }
             let permit = (!drains).then_some(permit);
             let dispatcher = &self.inbox.dispatcher;
-            dispatcher.send(arrival, permit, listener.worker);
+            dispatcher.send(arrival, permit, at.worker);
             Ok(())
         };
         let result = accept_each(fd, permits, tries, failed, take).await;

@@ -21,7 +21,7 @@ fn handles_are_a_word() {
 
 #[test]
 fn what_an_idle_connection_keeps_is_a_few_words() {
-    assert!(size_of::<Conn>() <= 7 * WORD);
+    assert!(size_of::<Conn>() <= 6 * WORD);
     assert!(size_of::<ConnHandle>() <= 2 * WORD);
     assert!(size_of::<JoinHandle<()>>() <= 4 * WORD);
     assert_eq!(size_of::<Direction>(), 1);

@@ -211,7 +211,6 @@ mod connection {
     pub(crate) mod shared {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub(crate) enum Phase {
-            Starting,
             Serving,
             Draining,
             Stopped,

@@ -66,7 +66,7 @@ fn a_worker_whose_runtime_cannot_be_made_stops_the_server() {
         for dispatch in [Dispatch::ReusePort, Dispatch::HandOver] {
             let server = Server::new(|_| Echo).workers(20).dispatch(dispatch);
             let bound = server.bind("127.0.0.1:0").unwrap();
-            // Three or four workers find the descriptors that a runtime takes.
+            // Room for the runtimes of three or four workers.
             let mut all = take_all_descriptors();
             all.truncate(all.len() - 10);
             let ended = bound.run();

@@ -1,4 +1,4 @@
-//! Every field of the table in the docs of state.rs, written out once more.
+//! Every field of the table in the docs of state.rs.
 
 use super::{Event, State};
 
@@ -43,24 +43,28 @@ fn all_states_are_in_the_order_of_the_enum() {
 
 #[test]
 fn every_transition_is_the_tables() {
-    let (close, closed) = ("Closing", "Closed");
-    let table = [
-        ["Open", "", "", "", "", "", ""],
-        ["", "", "Finished", "", "", closed, ""],
-        ["", "", "", "", "", "Lingering", ""],
-        ["", "", "", "", "", "", closed],
-        ["", "PeerEnded", close, closed, "", "", closed],
-        ["", close, close, close, close, closed, closed],
-        ["", "Finishing", "–", "–", close, "–", "–"],
-        ["", close, close, close, close, "–", "–"],
-        [closed; 7],
-    ];
-    for (event, row) in EVENTS.into_iter().zip(table) {
-        for (state, wanted) in STATES.into_iter().zip(row) {
-            assert_eq!(field(state, event), wanted, "{event:?} in {state:?}");
+    let rows = include_str!("../state.rs").lines();
+    let mut rows = rows.filter_map(|line| line.strip_prefix("//! |")?.strip_suffix('|'));
+    let mut next_row = || rows.next().unwrap().split('|').map(str::trim);
+    let names = STATES.map(|state| format!("{state:?}"));
+    assert!(next_row().skip(1).eq(names), "the columns");
+    assert!(next_row().all(|field| field == "---"));
+    for event in EVENTS {
+        let mut row = next_row();
+        assert_eq!(row.next(), Some(&*format!("{event:?}")));
+        for state in STATES {
+            assert_eq!(
+                row.next(),
+                Some(&*field(state, event)),
+                "{event:?} in {state:?}"
+            );
         }
-        assert_eq!(field(State::Closed, event), "");
+        assert_eq!(
+            (row.next(), field(State::Closed, event)),
+            (None, String::new())
+        );
     }
+    assert!(rows.next().is_none());
 }
 
 #[test]

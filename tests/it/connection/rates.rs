@@ -435,3 +435,41 @@ fn no_bytes_are_expected_of_a_peer_while_the_connection_is_busy() {
         assert_eq!(&answer, b"answer");
     });
 }
+
+#[test]
+fn what_comes_while_the_connection_is_busy_counts_for_the_peer() {
+    // The first message keeps the connection busy for three seconds. A line is a message after it.
+    let script = Script {
+        data: |conn, bytes| {
+            if bytes.ends_with(b"\n") {
+                conn.write(b"second")?;
+                return Ok(bytes.len());
+            }
+            if !bytes.starts_with(b"first") {
+                return Ok(0);
+            }
+            conn.set_busy(true);
+            let handle = conn.handle();
+            spawn(async move {
+                time::sleep(3 * SECOND).await;
+                handle.write(b"answer").unwrap();
+                handle.set_busy(false);
+            });
+            Ok(5)
+        },
+        ..Script::new()
+    };
+    let server = script.server().minimum_read_rate(10, SECOND);
+    serving(server, async |bound: Rc<Bound<_>>| {
+        let client = dial(&bound).await;
+        client.write_all(b"firsthalf").await.unwrap();
+        time::sleep(SECOND).await;
+        client.write_all(b"enough for a window").await.unwrap();
+        let mut answer = [0; 6];
+        client.read_exact(&mut answer).await.unwrap();
+        time::sleep(1500 * MILLISECOND).await;
+        client.write_all(b"\n").await.unwrap();
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"second");
+    });
+}

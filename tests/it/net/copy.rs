@@ -135,7 +135,7 @@ fn closing_either_stream_ends_it() {
             if closes_source {
                 a.close().unwrap();
             } else {
-                // Nothing is written to it, so nothing shows it until there is something to write.
+                // Until the copy has something to write, nothing shows the close.
                 b.close().unwrap();
                 _source.write_all(b"x").await.unwrap();
             }

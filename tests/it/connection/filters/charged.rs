@@ -173,7 +173,7 @@ fn input_that_a_filter_leaves_counts_under_the_limit_over_all() {
     });
 }
 
-/// Of more than 30,000 bytes it leaves the last 40,000.
+/// Leaves the last 40,000 bytes, if it is offered more than 30,000.
 struct Behind;
 
 impl Filter for Behind {

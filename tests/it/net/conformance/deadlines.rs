@@ -75,7 +75,7 @@ async fn extremes<T: Transport>() {
     }
     near.write_all(b"x").await.unwrap();
 
-    // And from there a near one still counts.
+    // Then a near deadline still counts.
     near.set_deadline(in_time(millis(10))).unwrap();
     assert_timeout(near.read(&mut byte).await);
 }

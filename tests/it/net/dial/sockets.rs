@@ -130,7 +130,7 @@ fn a_socket_that_connected_to_itself_is_tried_twice_more() {
             socket.set_reuse_address(true)?;
             socket.bind(&address.into())
         });
-        // The third time it is given out: so often is no accident.
+        // The third connection to itself is given out: no accident.
         let stream = dialer.dial(address).await.unwrap();
         assert_eq!(stream.local_addr().unwrap(), stream.peer_addr().unwrap());
         assert_eq!(tries.load(Ordering::Relaxed), 3);
