@@ -82,18 +82,6 @@ impl fmt::Debug for MachineId {
 
 // ---- what runs ----
 
-#[derive(Clone)]
-pub(super) struct Run {
-    /// The address of the reactor whose runtime is entered; null if none is.
-    home: Cell<*const ()>,
-    /// The machine that runs, or ran last.
-    id: Cell<MachineId>,
-    /// The address of the running future's own waker; null if none runs.
-    waker: Cell<*const Waker>,
-    /// What the running machine may still spend; `NO_LIMIT` while no machine runs.
-    budget: Cell<i64>,
-}
-
 /// What a machine may spend before the others run: each byte that it moves costs one, and each
 /// operation [`OPERATION`]. Enough to amortise a run; eight machines that use all of it take a few hundred
 /// microseconds.
@@ -106,15 +94,18 @@ const OPERATION: i64 = 1024;
 const NO_LIMIT: i64 = i64::MAX;
 
 thread_local! {
-    static RUN: Run = const {
-        Run {
-            home: Cell::new(ptr::null()),
-            id: Cell::new(MachineId::ROOT),
-            waker: Cell::new(ptr::null()),
-            budget: Cell::new(NO_LIMIT),
-        }
-    };
+    /// The address of the reactor whose runtime is entered; null if none is.
+    static HOME: Cell<*const ()> = const { Cell::new(ptr::null()) };
+    /// The machine that runs, or ran last.
+    static ID: Cell<MachineId> = const { Cell::new(MachineId::ROOT) };
+    /// The address of the running future's own waker; null if none runs.
+    static WAKER: Cell<*const Waker> = const { Cell::new(ptr::null()) };
+    /// What the running machine may still spend; `NO_LIMIT` while no machine runs.
+    static LEFT: Cell<i64> = const { Cell::new(NO_LIMIT) };
 }
+
+/// The values of all four.
+pub(super) type Run = (*const (), MachineId, *const Waker, i64);
 
 // ---- entering a runtime: for current.rs alone ----
 
@@ -122,44 +113,37 @@ thread_local! {
 /// before.
 pub(super) fn enter(home: *const ()) -> Run {
     debug_assert!(!home.is_null());
-    let before = RUN.with(|run| run.clone());
-    RUN.with(|run| run.home.set(home));
+    let before = (HOME.replace(home), ID.get(), WAKER.get(), LEFT.get());
     end();
     before
 }
 
-pub(super) fn leave(before: &Run) {
-    RUN.with(|run| {
-        run.home.swap(&before.home);
-        run.id.swap(&before.id);
-        run.waker.swap(&before.waker);
-        run.budget.swap(&before.budget);
-    });
+pub(super) fn leave((home, id, waker, left): Run) {
+    HOME.set(home);
+    ID.set(id);
+    WAKER.set(waker);
+    LEFT.set(left);
 }
 
 // ---- a run ----
 
 /// A machine begins to run, with a fresh budget. `waker` is its own if it is a future, else null.
 pub(crate) fn begin(id: MachineId, waker: *const Waker) {
-    RUN.with(|run| {
-        debug_assert!(!run.home.get().is_null(), "a runtime is entered");
-        run.id.set(id);
-        run.waker.set(waker);
-        run.budget.set(BUDGET);
-    });
+    debug_assert!(!HOME.get().is_null(), "a runtime is entered");
+    ID.set(id);
+    WAKER.set(waker);
+    LEFT.set(BUDGET);
 }
 
 /// The machine that runs, or ran last.
 pub(crate) fn running_machine() -> MachineId {
-    RUN.with(|run| run.id.get())
+    ID.get()
 }
 
 /// Called when no machine runs: a waker that is parked from now on counts as foreign.
 pub(crate) fn end() {
-    RUN.with(|run| {
-        run.waker.set(ptr::null());
-        run.budget.set(NO_LIMIT);
-    });
+    WAKER.set(ptr::null());
+    LEFT.set(NO_LIMIT);
 }
 
 /// The id to park, if `waker` is the running machine's own and `home` its reactor.
@@ -167,10 +151,8 @@ pub(crate) fn end() {
 /// A waker counts as the machine's own only at the same address: the machine's waker stays there while the
 /// machine runs, so no other waker can be there. A clone counts as foreign, which is correct but slower.
 pub(crate) fn own(home: *const (), waker: &Waker) -> Option<MachineId> {
-    RUN.with(|run| {
-        let own = ptr::eq(run.waker.get(), waker) && ptr::eq(run.home.get(), home);
-        own.then(|| run.id.get())
-    })
+    let own = ptr::eq(WAKER.get(), waker) && ptr::eq(HOME.get(), home);
+    own.then(|| ID.get())
 }
 
 // ---- what is parked ----
@@ -284,15 +266,12 @@ impl ParkKey {
 
 /// Charges an operation and its bytes to the machine that runs.
 pub(crate) fn charge(bytes: usize) {
-    RUN.with(|run| {
-        let spent = OPERATION + bytes as i64;
-        run.budget.set(run.budget.get() - spent);
-    });
+    LEFT.set(LEFT.get() - (OPERATION + bytes as i64));
 }
 
 /// Whether the machine that runs may go on. Always, if none runs.
 pub(crate) fn has_budget() -> bool {
-    RUN.with(|run| run.budget.get() > 0 || fault!("endless_budget"))
+    LEFT.get() > 0 || fault!("endless_budget")
 }
 
 /// Charges an operation, or yields if the budget is used up. `yielded` belongs to the future that

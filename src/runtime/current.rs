@@ -71,7 +71,7 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        context::leave(&self.before);
+        context::leave(self.before);
         let left = CURRENT.replace(self.outer.take());
         debug_assert!(left.is_some(), "only this leaves what was entered");
         if let Some(scheduler) = left.as_ref().filter(|_| self.is_turn) {
