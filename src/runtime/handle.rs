@@ -69,8 +69,7 @@ impl Handle {
     ) {
         let place = Location::caller();
         let job = move || drop(spawn_at(place, None, make()));
-        let sent = self.remote.send(Box::new(job));
-        if sent.is_err() {
+        if !self.remote.send(Box::new(job)) {
             log::debug!("a future was sent to a runtime that is gone");
         }
     }
@@ -226,7 +225,7 @@ impl Handle {
             Some(scheduler) => job(&scheduler),
             None => {
                 let job = move || current::with("a job", |scheduler| job(scheduler));
-                let _ = self.remote.tell(Box::new(job));
+                self.remote.tell(Box::new(job));
             }
         }
     }

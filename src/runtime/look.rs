@@ -316,7 +316,7 @@ impl Look {
             current::try_with(|scheduler| {
                 let Some(look) = asked.upgrade() else { return };
                 if sync::lock(&look).portion(scheduler) {
-                    drop(scheduler.remote.send(Look::job(asked, answer)));
+                    scheduler.remote.send(Look::job(asked, answer));
                 } else {
                     let _ = answer.send(());
                 }
@@ -395,7 +395,7 @@ impl Handle {
         let job = Look::job(Arc::downgrade(&look), answer);
         // The runtime's own thread would wait for itself.
         let is_own = remote.thread == thread::current().id();
-        if !is_own && remote.send(job).is_ok() && answered.recv_timeout(timeout).is_ok() {
+        if !is_own && remote.send(job) && answered.recv_timeout(timeout).is_ok() {
             return mem::take(&mut *sync::lock(&look)).finish();
         }
         let (mut dump, mut loop_is) = (Dump::default(), "silent");

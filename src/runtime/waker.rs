@@ -120,40 +120,35 @@ impl Remote {
     }
 
     fn wake_machine(&self, waker: &Arc<MachineWaker>) {
-        // If it is in the mail already, there is nothing to do, unless the last break failed: break again.
-        if waker.is_mailed.swap(true, Ordering::AcqRel) {
-            if self.pending.load(Ordering::Acquire) == FAILED {
-                self.interrupt();
-            }
-            return;
+        if !waker.is_mailed.swap(true, Ordering::AcqRel) {
+            self.put(|mail| mail.woken.push(waker.clone()));
+        } else if self.pending.load(Ordering::Acquire) == FAILED {
+            // It is in the mail, and the last break failed: break again.
+            self.interrupt();
         }
-        let Some(mut mail) = self.mail() else {
-            return;
-        };
-        mail.woken.push(waker.clone());
-        drop(mail);
-        self.interrupt();
     }
 
-    /// Sends a job of the user's, or a portion of a dump. It is handed back if the runtime is gone, or of
-    /// another process.
-    pub(crate) fn send(&self, job: Job) -> Result<(), Job> {
-        self.put(job, |mail| &mut mail.jobs)
+    /// Sends a job of the user's, or a portion of a dump. False if the runtime is gone, or of another
+    /// process: then the job is dropped.
+    pub(crate) fn send(&self, job: Job) -> bool {
+        self.put(|mail| mail.jobs.push_back(job))
     }
 
     /// As [`send`](Remote::send), another job of the runtime's own. The next turn runs all of them.
-    pub(crate) fn tell(&self, job: Job) -> Result<(), Job> {
-        self.put(job, |mail| &mut mail.told)
+    pub(crate) fn tell(&self, job: Job) -> bool {
+        self.put(|mail| mail.told.push_back(job))
     }
 
-    fn put(&self, job: Job, jobs: fn(&mut Mail) -> &mut VecDeque<Job>) -> Result<(), Job> {
+    /// Puts something into the mail, and makes the loop take it. If that can't be, drops `put`, with nothing
+    /// locked.
+    fn put(&self, put: impl FnOnce(&mut Mail)) -> bool {
         let Some(mut mail) = self.mail() else {
-            return Err(job);
+            return false;
         };
-        jobs(&mut mail).push_back(job);
+        put(&mut mail);
         drop(mail);
         self.interrupt();
-        Ok(())
+        true
     }
 
     /// Makes the loop take the mail: call this after the mail was put in. At most one break is pending.
