@@ -209,10 +209,7 @@ fn look(
     match pause {
         Some((from, end, why)) if now < *end => row
             .put("status", Value::text("paused"))
-            .put(
-                "for_seconds",
-                Value::Time(now.saturating_duration_since(*from)),
-            )
+            .put("for_seconds", Value::Time(now - *from))
             .put("left_seconds", until(Some(*end), now))
             .put("why", Value::shown(why)),
         _ => row.put("status", Value::text("accepting")),

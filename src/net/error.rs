@@ -266,16 +266,12 @@ impl fmt::Display for OpError {
             _ => self.net,
         };
         write!(f, "{} {net}", self.op)?;
-        // Some causes name what was asked for.
-        let is_named = matches!(
-            self.cause,
-            Cause::Lookup { .. } | Cause::Address { .. } | Cause::UnknownNetwork(_)
-        );
-        match (&self.source, &self.addr) {
-            _ if is_named => {}
-            (Some(source), Some(addr)) => write!(f, " {source}->{addr}")?,
-            (Some(one), None) | (None, Some(one)) => write!(f, " {one}")?,
-            (None, None) => {}
+        match (&self.cause, &self.source, &self.addr) {
+            // These name what was asked for.
+            (Cause::Lookup { .. } | Cause::Address { .. } | Cause::UnknownNetwork(_), ..) => {}
+            (_, Some(source), Some(addr)) => write!(f, " {source}->{addr}")?,
+            (_, Some(one), None) | (_, None, Some(one)) => write!(f, " {one}")?,
+            (_, None, None) => {}
         }
         write!(f, ": {}", self.cause)?;
         if self.written > 0 {

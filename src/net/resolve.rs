@@ -211,8 +211,7 @@ impl Resolution {
             Ok((socket, address))
         };
         if takes_both && address.ip().is_unspecified() {
-            let only_v6 = false;
-            match open((Ipv6Addr::UNSPECIFIED, address.port()).into(), only_v6) {
+            match open((Ipv6Addr::UNSPECIFIED, address.port()).into(), false) {
                 // There is no IPv6, or no IPv4 on its sockets.
                 Err(Cause::System { error, .. }) if !sys::is_shortage(&error) => {}
                 opened => return opened,

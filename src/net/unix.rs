@@ -350,14 +350,10 @@ async fn open(
     };
     open().map_err(|cause| {
         // It is bound, and nothing will use it: the path would refuse the next try.
-        let is_bound = matches!(
-            cause,
-            Cause::System {
-                call: "listen" | "epoll_ctl",
-                ..
-            }
-        );
-        if op == "listen" && is_bound && is_file(path) {
+        if let ("listen", Cause::System { call, .. }) = (op, &cause)
+            && ["listen", "epoll_ctl"].contains(call)
+            && is_file(path)
+        {
             drop(fs::remove_file(path));
         }
         op_error(op, network, path, cause)

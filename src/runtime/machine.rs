@@ -193,11 +193,8 @@ impl Machines {
 
     /// Frees the slot of a machine whose body is taken and dropped.
     pub(crate) fn free(&mut self, id: MachineId) {
-        let slot = self.slots.try_remove(id.slot() as usize);
-        debug_assert!(
-            slot.is_some_and(|slot| slot.body.is_none()),
-            "its body is taken"
-        );
+        let slot = self.slots.remove(id.slot() as usize);
+        debug_assert!(slot.body.is_none(), "its body is taken");
     }
 
     /// Takes a machine's body: the caller drops it and calls `free`. If the machine runs, returns `None`,

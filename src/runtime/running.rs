@@ -136,10 +136,7 @@ impl Running {
         if slot >= origins.by_slot.len() {
             origins.by_slot.resize(slot + 1, (0, 0));
         }
-        debug_assert!(
-            index <= usize::from(u16::MAX),
-            "no program spawns at so many places"
-        );
+        debug_assert!(index <= usize::from(u16::MAX), "too many places");
         origins.by_slot[slot] = (index as u16, id.generation() as u16);
         origins.names.remove(&id.slot());
         origins.names.extend(name.map(|name| (id.slot(), name)));
