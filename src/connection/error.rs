@@ -143,5 +143,5 @@ pub(super) fn too_slow(fd: &Fd, direction: Direction, rate: Rate, moved: u64) ->
     let asked = rate.min_bytes;
     let text = format!("minimum rate not met: {moved} bytes in {window}, {asked} asked");
     let error = io::Error::new(io::ErrorKind::TimedOut, text);
-    fd.op_error(Name::of(direction).text(), Cause::Other(error), 0)
+    fd.op_error(Name::of(direction).text(), Cause::Other(error))
 }

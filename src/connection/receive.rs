@@ -40,8 +40,7 @@ impl<P: Protocol> Connection<P> {
                 let error = fd.after_error(Direction::Read, error);
                 // If a signal came first, the socket is as ready as it was, and the next step reads.
                 if !matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) {
-                    self.conn
-                        .broken(fd.error("read", Failure::System(error), 0));
+                    self.conn.broken(fd.error("read", Failure::System(error)));
                 }
             }
         }
@@ -99,7 +98,7 @@ impl<P: Protocol> Connection<P> {
             return self.on(Event::PeerEnded);
         }
         if let Ok(Some(error)) = self.conn.fd.with_socket(|socket| socket.take_error()) {
-            let error = self.conn.fd.error("read", Failure::System(error), 0);
+            let error = self.conn.fd.error("read", Failure::System(error));
             self.conn.broken(error);
         }
     }

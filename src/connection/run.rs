@@ -208,7 +208,7 @@ impl<P: Protocol> Connection<P> {
             conn.end_by(CloseReason::Stopped(error));
         } else if conn.fd.is_closed() {
             // Not by us: its runtime is closing all sockets.
-            conn.broken(conn.fd.op_error("read", Cause::from(Refusal::Closed), 0));
+            conn.broken(conn.fd.op_error("read", Cause::from(Refusal::Closed)));
         }
         let event = conn.take_asked()?;
         conn.blame(CloseReason::Asked);

@@ -15,6 +15,7 @@ use super::out_queue::OutQueue;
 use super::shared::GATHER;
 use super::state::{ABORT, CLOSE, State};
 use crate::net::fd::{Failure, Fd};
+use crate::net::with_written;
 use crate::reactor::Direction;
 use crate::runtime::lent;
 
@@ -72,7 +73,7 @@ impl Conn {
         // If it takes a part, the rest is lost, and the connection ends. What a filter has used counts as
         // taken.
         let taken = match (self.queued(), self.is_filtered()) {
-            (0, false) => self.went(self.fd.try_send(bytes), 0),
+            (0, false) => self.went(self.fd.try_once(Direction::Write, |fd| fd.write(bytes)), 0),
             (0, true) => {
                 self.put(bytes, push);
                 while self.flush() {}
@@ -107,7 +108,7 @@ impl Conn {
     /// The error of a refused write. If the callback then fails, the reason is `Limit`.
     fn refuse(&mut self, limit: Limit) -> io::Error {
         self.extra().is_refused = true;
-        self.fd.op_error(limit.0, over_limit(limit), 0)
+        self.fd.op_error(limit.0, over_limit(limit))
     }
 
     // ---- the callback's end ----
@@ -173,7 +174,7 @@ impl Conn {
             }
             Err(Failure::System(error))
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            Err(failure) => self.broken(self.fd.error("write", failure, before)),
+            Err(failure) => self.broken(with_written(self.fd.error("write", failure), before)),
         }
         0
     }
@@ -354,7 +355,7 @@ impl Conn {
 
     /// The connection ends, since more would be kept than a limit allows.
     pub(super) fn end_over_limit(&mut self, limit: Limit) {
-        let error = self.fd.op_error(limit.0, over_limit(limit), 0);
+        let error = self.fd.op_error(limit.0, over_limit(limit));
         self.end_by(CloseReason::Limit(error));
     }
 

@@ -50,7 +50,7 @@ impl<P: Protocol> Connection<P> {
             conn.heard_at = now;
         } else if idle {
             let timeout = Failure::Refused(Refusal::TimedOut);
-            let error = conn.fd.error("read", timeout, 0);
+            let error = conn.fd.error("read", timeout);
             conn.blame(CloseReason::Idle(error));
             self.tell(P::idle);
             self.on(Event::Idle);

@@ -219,7 +219,7 @@ impl<K> Datagram<K> {
             context::yield_once().await;
             let text = "use of send_to with a connected socket";
             let error = io::Error::new(io::ErrorKind::InvalidInput, text);
-            Err(self.fd.op_error("write", Cause::Other(error), 0))
+            Err(self.fd.op_error("write", Cause::Other(error)))
         };
         sent.map_err(|error| renamed(error, "sendto", Some(name)))
     }

@@ -429,6 +429,11 @@ pub(super) fn amended(mut error: io::Error, change: impl FnOnce(&mut OpError)) -
     error
 }
 
+/// Says in an error how much had been written before it.
+pub(crate) fn with_written(error: io::Error, bytes: usize) -> io::Error {
+    amended(error, |failed| failed.written = bytes)
+}
+
 /// The innermost cause of a failed operation.
 fn cause(error: &io::Error) -> Option<&Cause> {
     Some(error.op_error()?.cause.root())

@@ -454,12 +454,12 @@ pub(crate) fn prepare(socket: &OwnedFd) -> io::Result<Addr> {
 /// One accept, without waiting: `WouldBlock` if no connection is queued, `None` if the peer gave up.
 pub(super) fn accept_now(listener: &Fd) -> io::Result<Option<Accepted>> {
     let accepted = listener.try_once(Direction::Read, accept_once);
-    accepted.map_err(|failure| listener.error("accept", failure, 0))
+    accepted.map_err(|failure| listener.error("accept", failure))
 }
 
 /// The error of a connection that was accepted and could not be taken in.
 pub(super) fn failed(listener: &Fd, error: io::Error) -> io::Error {
-    listener.op_error("accept", Cause::by("epoll_ctl")(error), 0)
+    listener.op_error("accept", Cause::by("epoll_ctl")(error))
 }
 
 /// One system call. A peer that gave up before it was accepted is charged as an operation too, so that

@@ -40,6 +40,7 @@ pub use addr::{Kind, Tcp, ToAddr, Udp, Unix};
 pub use copy::{CopySink, CopySource, Relay, copy, copy_bidirectional};
 pub use datagram::{Datagram, UdpSocket};
 pub use dial::Dialer;
+pub(crate) use error::with_written;
 pub use error::{Cause, NetError, OpError};
 pub use listener::{ListenConfig, Listener, TcpListener};
 pub use options::KeepAlive;

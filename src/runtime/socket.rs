@@ -5,8 +5,8 @@
 //!
 //! | state | meaning | moved there by | on to |
 //! |---|---|---|---|
-//! | Free | no operation holds the lock | `unlock` or `leave_queue` with an empty queue | Held by `lock` |
-//! | Held | one operation holds the lock. If `unlock` gave it the lock, it learns that at its next poll | `lock`; `unlock` or `leave_queue` with a queue | Free; Held by the next in the queue |
+//! | Free | no operation holds the lock | `unlock` or `release` with an empty queue | Held by `lock` |
+//! | Held | one operation holds the lock. If `unlock` gave it the lock, it learns that at its next poll | `lock`; `unlock` or `release` with a queue | Free; Held by the next in the queue |
 //!
 //! Operations hold the lock in the order in which they come. A close, a deadline or a hang-up also wakes
 //! the operations that queue, so that they leave the queue even if the holder is not polled. After a close
@@ -159,7 +159,13 @@ impl Socket {
         inline.or_else(|| self.extra.get()?.borrow().ends[end as usize].clone())
     }
 
-    /// Asks the system for an end's address, which is kept if it fits into [`Endpoints`].
+    /// An end's address: known, or asked of the system.
+    pub(crate) fn find_endpoint(&self, end: End) -> io::Result<Addr> {
+        let known = self.endpoint(end);
+        known.map_or_else(|| self.ask_endpoint(end), Ok)
+    }
+
+    /// Asks the system for an end's address, and keeps it.
     pub(crate) fn ask_endpoint(&self, end: End) -> io::Result<Addr> {
         // A file, and a source that its user owns, need not be a socket.
         if self.owned.raw() < 0 || self.network() == Network::File {
@@ -171,7 +177,7 @@ impl Socket {
             End::Peer => system.peer_addr(),
         };
         let address = endpoints::from_system(&address?);
-        drop(self.endpoints.set(end, address.clone()));
+        self.set_endpoint(end, address.clone());
         Ok(address)
     }
 
@@ -273,14 +279,21 @@ impl Socket {
         wake(self.take_poller(direction));
     }
 
-    /// Leaves the queue, for an operation that was given up. If `unlock` has already given it the lock,
-    /// passes the lock on.
+    /// For an operation that ends: unlocks the direction, or leaves its queue.
+    pub(crate) fn release(&self, direction: Direction, state: &mut LockState) {
+        match *state {
+            LockState::Idle => {}
+            LockState::Holder => self.unlock(direction, state),
+            LockState::Queued(ticket) => {
+                *state = LockState::Idle;
+                self.leave_queue(direction, ticket);
+            }
+        }
+    }
+
+    /// Leaves the queue. If `unlock` has already given the operation the lock, passes the lock on.
     #[cold]
-    pub(crate) fn leave_queue(&self, direction: Direction, state: &mut LockState) {
-        let LockState::Queued(ticket) = *state else {
-            return;
-        };
-        *state = LockState::Idle;
+    fn leave_queue(&self, direction: Direction, ticket: Ticket) {
         let mut extra = self.extra().borrow_mut();
         let (was_woken, left_over) = extra.queues[direction as usize].leave(&mut Some(ticket));
         drop(extra);

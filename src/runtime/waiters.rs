@@ -57,8 +57,7 @@ impl Waiters {
         let Some(known) = *ticket else {
             let new = Ticket(self.next);
             self.next += 1;
-            let other = self.queue.insert(new, Some(waker));
-            debug_assert!(other.is_none());
+            self.queue.insert(new, Some(waker));
             *ticket = Some(new);
             return (Poll::Pending, None);
         };

@@ -270,7 +270,7 @@ impl OneWay<'_> {
             ready!(Pin::new(&mut quiet).poll(cx));
             Poll::Ready(match self.sink {
                 _ if self.conduit.borrow().is_empty() => Ok(()),
-                Some(fd) => Err(fd.error("write", Failure::Refused(Refusal::TimedOut), 0)),
+                Some(fd) => Err(fd.error("write", Failure::Refused(Refusal::TimedOut))),
                 None => Err(io::ErrorKind::TimedOut.into()),
             })
         })

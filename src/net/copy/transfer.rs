@@ -32,7 +32,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_io::{AsyncRead, AsyncWrite};
 
-use crate::net::error::amended;
+use crate::net::error::with_written;
 use crate::net::fd::Fd;
 use crate::net::stream::Stream;
 use crate::reactor::Direction;
@@ -174,9 +174,7 @@ pub(super) async fn transfer_to_the_end<R: CopySource, W: CopySink>(
 /// A stream's error says how much had gone to the sink before.
 pub(super) fn with_count(error: io::Error, conduit: &RefCell<Conduit>) -> io::Error {
     let written = usize::try_from(conduit.borrow().written);
-    amended(error, |failed| {
-        failed.written = written.unwrap_or(usize::MAX);
-    })
+    with_written(error, written.unwrap_or(usize::MAX))
 }
 
 /// From `MUCH` bytes on, two splices are cheaper than a read and a write, since they save two copies.
@@ -219,22 +217,6 @@ impl Drop for Pipe {
     }
 }
 
-/// How bytes were read.
-enum How {
-    Plain,
-    Splice,
-}
-
-impl How {
-    /// Whether the next read is a splice, after this one brought so many bytes.
-    fn floods(self, bytes: usize) -> bool {
-        match self {
-            How::Plain => bytes >= MUCH,
-            How::Splice => bytes >= LITTLE,
-        }
-    }
-}
-
 impl Conduit {
     pub(super) fn is_empty(&self) -> bool {
         self.held.is_empty() && self.piped == 0
@@ -249,14 +231,14 @@ impl Conduit {
             self.piped = self.splice_from(fd)?;
             if self.piped > 0 {
                 context::charge(self.piped);
-                self.floods = How::Splice.floods(self.piped);
+                self.floods = self.piped >= LITTLE;
                 return Ok(());
             }
         }
         let read = self.fill(|room| fd.read(room));
         match self.held.len() {
             0 => self.pipe = None,
-            bytes => self.floods = How::Plain.floods(bytes),
+            bytes => self.floods = bytes >= MUCH,
         }
         read
     }
@@ -398,16 +380,27 @@ mod tests {
 
     #[test]
     fn a_flood_is_spliced_and_messages_are_not() {
-        for (how, bytes, then) in [
-            (How::Plain, 64, false),
-            (How::Plain, MUCH - 1, false),
-            (How::Plain, MUCH, true),
-            (How::Splice, LITTLE, true),
-            (How::Splice, LITTLE - 1, false),
-            (How::Plain, 1 << 20, true),
-        ] {
-            assert_eq!(how.floods(bytes), then, "{bytes} bytes");
-        }
+        Runtime::new().unwrap().block_on(async {
+            for (floods, bytes, then) in [
+                (false, 64, false),
+                (false, MUCH - 1, false),
+                (false, MUCH, true),
+                (true, LITTLE, cfg!(target_os = "linux")),
+                (true, LITTLE - 1, false),
+                (false, lent::LENGTH, true),
+            ] {
+                let (stream, peer) = UnixStream::pair().unwrap();
+                peer.write_all(&vec![0; bytes]).await.unwrap();
+                let mut conduit = Conduit {
+                    splices: true,
+                    floods,
+                    ..Conduit::default()
+                };
+                conduit.read_from(&stream.fd).unwrap();
+                assert_eq!(conduit.held.len() + conduit.piped, bytes);
+                assert_eq!(conduit.floods, then, "{bytes} bytes");
+            }
+        });
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
-use std::task::{Poll, ready};
+use std::task::Poll;
 use std::time::Duration;
 
 use mio::event::Source;
@@ -30,7 +30,7 @@ impl Fd {
         self.learn_endpoints();
         // A child of fork gets past this check: it may close its own descriptor.
         if self.is_closed() {
-            return Err(self.error("close", Failure::Refused(Refusal::Closed), 0));
+            return Err(self.error("close", Failure::Refused(Refusal::Closed)));
         }
         self.shut();
         Ok(())
@@ -39,7 +39,7 @@ impl Fd {
     /// As [`Fd::close`], with a RST. In a child of fork it is refused: the RST would be the parent's.
     pub(crate) fn abort(&self) -> io::Result<()> {
         let set = self.reset_at_close();
-        set.map_err(|failure| self.error("close", failure, 0))?;
+        set.map_err(|failure| self.error("close", failure))?;
         self.close()
     }
 
@@ -132,7 +132,7 @@ impl Fd {
             let lent = self.socket().owned.with(f, close_fd);
             lent.ok_or(Failure::Refused(Refusal::Closed))
         });
-        lent.map_err(|failure| self.error("raw-control", failure, 0))
+        lent.map_err(|failure| self.error("raw-control", failure))
     }
 
     /// The number, -1 once it is closed. From here on a short read proves nothing, as after
@@ -148,7 +148,7 @@ impl Fd {
     /// Returns the file descriptor. Other handles see the socket as closed. The path of a Unix listener
     /// is not removed.
     pub(crate) fn give_out(&self) -> io::Result<OwnedFd> {
-        let closed = || self.error("file", Failure::Refused(Refusal::Closed), 0);
+        let closed = || self.error("file", Failure::Refused(Refusal::Closed));
         if self.is_closed() || self.socket().owned.is_lent() {
             return Err(closed());
         }
@@ -171,20 +171,18 @@ impl Fd {
             }
         }
         let mut waiter = Waiter(self, None);
-        let mut yielded = false;
         let hung_up = poll_fn(|cx| {
             // The waker is kept first: cloning it may run any code, which may close the socket.
             self.socket().register_hang_up(&mut waiter.1, cx.waker());
-            let hung_up = match self.check_open() {
-                Ok(()) if !self.desc.is_hung_up() => return Poll::Pending,
-                checked => checked,
-            };
-            // A caller may loop on this, so it yields too.
-            ready!(context::poll_yield(&mut yielded, cx.waker()));
-            Poll::Ready(hung_up)
+            match self.check_open() {
+                Ok(()) if !self.desc.is_hung_up() => Poll::Pending,
+                checked => Poll::Ready(checked),
+            }
         });
         let hung_up = hung_up.await;
-        hung_up.map_err(|failure| self.error("read", failure, 0))
+        // A caller may loop on this.
+        context::yield_once().await;
+        hung_up.map_err(|failure| self.error("read", failure))
     }
 
     /// How many written bytes the peer has not acknowledged. Zero where the system can't tell, and on a

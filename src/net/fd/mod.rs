@@ -1,7 +1,7 @@
 //! The loop of every operation: try, EAGAIN, park, again; with the locks, the deadlines and the
 //! close around it.
 //!
-//! Every operation that waits goes through [`Fd::poll_step`], except the fast path of `read_with.rs`,
+//! Every operation that waits goes through [`Claim::poll_step`], except the fast path of `read_with.rs`,
 //! [`Fd::hung_up`], and what waits for a lock alone: a half-close, a poller. A server's connection has its
 //! socket to itself, and calls the system directly. All of `impl Fd` is in this folder:
 //!
@@ -63,29 +63,6 @@ pub(crate) struct Fd {
     pub(crate) desc: Descriptor<ParkKey, Socket>,
 }
 
-/// What an operation keeps between two polls.
-#[derive(Debug)]
-pub(crate) struct Claim {
-    /// Whether it has its direction's lock, or queues for it.
-    lock: LockState,
-    /// Whether it has yielded: see `context.rs`.
-    pub(crate) yielded: bool,
-}
-
-impl Claim {
-    pub(crate) const fn new() -> Self {
-        Claim {
-            lock: LockState::Idle,
-            yielded: false,
-        }
-    }
-
-    /// Whether it neither holds the lock nor queues for it.
-    fn is_idle(&self) -> bool {
-        self.lock == LockState::Idle
-    }
-}
-
 impl Fd {
     /// The identity of its runtime's reactor.
     fn home(&self) -> *const () {
@@ -133,93 +110,7 @@ impl Fd {
         Ok(Fd { desc })
     }
 
-    // ---- the loop ----
-
-    /// Locks the direction. Then calls `attempt` (one system call) again and again, until it succeeds
-    /// or fails, or the operation must wait. After Ready, call `release`: the lock is held, or
-    /// queued for.
-    pub(crate) fn poll_step<R>(
-        &self,
-        direction: Direction,
-        claim: &mut Claim,
-        cx: &Context<'_>,
-        mut attempt: impl FnMut(&Fd) -> io::Result<R>,
-    ) -> Poll<Result<R, Failure>> {
-        // One operation at a time in each direction, first come first served (fdMutex.rwlock).
-        let socket = &self.desc.user_data;
-        if !socket.lock(direction, &mut claim.lock, cx.waker()) {
-            return self.poll_refused(direction, claim, cx);
-        }
-        debug_assert!(claim.lock.is_holder());
-        loop {
-            match self.desc.may_try(direction) {
-                // Closed, or the deadline has passed.
-                May::Refused(_) => return self.poll_refused(direction, claim, cx),
-                // Not ready, as far as is known (netpollblock).
-                May::Wait if self.park(direction, cx.waker()) => return Poll::Pending,
-                May::Wait => continue,
-                May::Try => {}
-            }
-            match context::has_budget() {
-                // If it has yielded, that was for this try: a later one without budget yields again.
-                true => claim.yielded = false,
-                // The other machines run first.
-                false => ready!(poll_yield(claim, cx)),
-            }
-            self.trace("try", direction);
-            match attempt(self) {
-                Ok(done) => return Poll::Ready(Ok(done)),
-                // After EAGAIN the loop goes on and parks, after EINTR it tries again.
-                Err(error) => match self.after_error(direction, error) {
-                    error if matches!(error.kind(), WouldBlock | Interrupted) => {}
-                    error => return Poll::Ready(Err(Failure::System(error))),
-                },
-            }
-        }
-    }
-
-    /// Returns the refusal if the direction is closed or its deadline has passed; otherwise Pending:
-    /// the operation waits for the lock. A queued operation checks this itself, because the holder
-    /// is perhaps not polled.
-    ///
-    /// A caller may loop on a refusal, as an accept loop does. So a refusal costs budget, and the
-    /// operation yields first if there is none.
-    #[cold]
-    fn poll_refused<R>(
-        &self,
-        direction: Direction,
-        claim: &mut Claim,
-        cx: &Context<'_>,
-    ) -> Poll<Result<R, Failure>> {
-        let Err(refusal) = self.desc.check(direction) else {
-            debug_assert!(
-                !claim.lock.is_holder(),
-                "a holder comes here only if it is refused"
-            );
-            return Poll::Pending;
-        };
-        ready!(poll_yield(claim, cx));
-        Poll::Ready(Err(Failure::Refused(refusal)))
-    }
-
-    /// Unlocks the direction, or leaves its queue, when an operation ends.
-    pub(crate) fn release(&self, direction: Direction, claim: &mut Claim) {
-        match claim.lock {
-            LockState::Idle => {}
-            LockState::Queued(_) => self.socket().leave_queue(direction, &mut claim.lock),
-            _ => self.socket().unlock(direction, &mut claim.lock),
-        }
-    }
-
-    /// For a dropped operation: empties the slot and unlocks, or leaves the queue.
-    #[cold]
-    pub(crate) fn give_up(&self, direction: Direction, claim: &mut Claim) {
-        if claim.lock.is_holder() && !fault!("dropped_read_stays_parked") {
-            drop(self.desc.unpark(direction).and_then(ParkKey::take_waker));
-        }
-        self.release(direction, claim);
-        debug_assert!(claim.is_idle(), "what is given up holds nothing");
-    }
+    // ---- for the loop ----
 
     /// Handles the error of a try, and returns it. After EAGAIN, clears the readiness and arms the
     /// source again, so that the next try waits for an edge; if arming fails, returns that error.
@@ -269,7 +160,7 @@ impl Fd {
         when: Option<Instant>,
     ) -> io::Result<()> {
         if let Err(failure) = self.check_open() {
-            return Err(self.error("set", failure, 0));
+            return Err(self.error("set", failure));
         }
         self.desc.set_deadline(direction, when);
         Ok(())
@@ -318,12 +209,113 @@ impl Fd {
         call: impl FnOnce(&SockRef<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
         let done = self.with_socket(call);
-        done.map_err(|failure| self.error(op, failure, 0))
+        done.map_err(|failure| self.error(op, failure))
     }
 }
 
-/// Charges an operation, or yields to the other machines if the budget is used up: once before each try.
-#[cold]
-fn poll_yield(claim: &mut Claim, cx: &Context<'_>) -> Poll<()> {
-    context::poll_yield(&mut claim.yielded, cx.waker())
+// ---- the loop ----
+
+/// What an operation keeps between two polls: its place at a direction.
+pub(crate) struct Claim<'a> {
+    fd: &'a Fd,
+    direction: Direction,
+    /// Whether it has the direction's lock, or queues for it.
+    lock: LockState,
+    /// Whether it has yielded: see `context.rs`.
+    yielded: bool,
+}
+
+impl<'a> Claim<'a> {
+    fn new(fd: &'a Fd, direction: Direction) -> Self {
+        Claim {
+            fd,
+            direction,
+            lock: LockState::Idle,
+            yielded: false,
+        }
+    }
+
+    /// Locks the direction. Then calls `attempt` (one system call) again and again, until it succeeds
+    /// or fails, or the operation must wait. After Ready, call `release`: the lock is held, or
+    /// queued for.
+    fn poll_step<R>(
+        &mut self,
+        cx: &Context<'_>,
+        mut attempt: impl FnMut(&Fd) -> io::Result<R>,
+    ) -> Poll<Result<R, Failure>> {
+        let (fd, direction) = (self.fd, self.direction);
+        // One operation at a time in each direction, first come first served (fdMutex.rwlock).
+        if !fd.socket().lock(direction, &mut self.lock, cx.waker()) {
+            return self.poll_refused(cx);
+        }
+        loop {
+            match fd.desc.may_try(direction) {
+                // Closed, or the deadline has passed.
+                May::Refused(_) => return self.poll_refused(cx),
+                // Not ready, as far as is known (netpollblock).
+                May::Wait if fd.park(direction, cx.waker()) => return Poll::Pending,
+                May::Wait => continue,
+                May::Try => {}
+            }
+            match context::has_budget() {
+                // If it has yielded, that was for this try: a later one without budget yields again.
+                true => self.yielded = false,
+                // The other machines run first.
+                false => ready!(self.poll_yield(cx)),
+            }
+            fd.trace("try", direction);
+            match attempt(fd) {
+                Ok(done) => return Poll::Ready(Ok(done)),
+                // After EAGAIN the loop goes on and parks, after EINTR it tries again.
+                Err(error) => match fd.after_error(direction, error) {
+                    error if matches!(error.kind(), WouldBlock | Interrupted) => {}
+                    error => return Poll::Ready(Err(Failure::System(error))),
+                },
+            }
+        }
+    }
+
+    /// Returns the refusal if the direction is closed or its deadline has passed; otherwise Pending:
+    /// the operation waits for the lock. A queued operation checks this itself, because the holder
+    /// is perhaps not polled.
+    ///
+    /// A caller may loop on a refusal, as an accept loop does. So a refusal costs budget, and the
+    /// operation yields first if there is none.
+    #[cold]
+    fn poll_refused<R>(&mut self, cx: &Context<'_>) -> Poll<Result<R, Failure>> {
+        let Err(refusal) = self.fd.desc.check(self.direction) else {
+            debug_assert!(!self.lock.is_holder(), "a holder is refused");
+            return Poll::Pending;
+        };
+        ready!(self.poll_yield(cx));
+        Poll::Ready(Err(Failure::Refused(refusal)))
+    }
+
+    /// Charges an operation, or yields to the other machines if the budget is used up: once before each try.
+    #[cold]
+    fn poll_yield(&mut self, cx: &Context<'_>) -> Poll<()> {
+        context::poll_yield(&mut self.yielded, cx.waker())
+    }
+
+    /// Unlocks the direction, or leaves its queue, when the operation ends.
+    fn release(&mut self) {
+        self.fd.socket().release(self.direction, &mut self.lock);
+    }
+}
+
+impl Drop for Claim<'_> {
+    /// Of an operation that has not ended: empties the slot and unlocks, or leaves the queue.
+    fn drop(&mut self) {
+        #[cold]
+        fn give_up(claim: &mut Claim<'_>) {
+            if claim.lock.is_holder() && !fault!("dropped_read_stays_parked") {
+                let parked = claim.fd.desc.unpark(claim.direction);
+                drop(parked.and_then(ParkKey::take_waker));
+            }
+            claim.release();
+        }
+        if self.lock != LockState::Idle {
+            give_up(self);
+        }
+    }
 }

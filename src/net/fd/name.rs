@@ -55,30 +55,20 @@ impl Name {
 impl Fd {
     /// An end's address: known, or asked of the system.
     pub(crate) fn endpoint(&self, end: End) -> Option<Addr> {
-        let known = self.socket().endpoint(end);
-        known.or_else(|| self.ask_endpoint(end).ok())
-    }
-
-    /// Asks the system for an end's address, and keeps it.
-    fn ask_endpoint(&self, end: End) -> io::Result<Addr> {
-        let address = self.socket().ask_endpoint(end)?;
-        self.socket().set_endpoint(end, address.clone());
-        Ok(address)
+        self.socket().find_endpoint(end).ok()
     }
 
     /// As [`Fd::endpoint`], with the reason if there is none.
     pub(crate) fn socket_addr(&self, end: End) -> io::Result<Addr> {
-        let known = self.socket().endpoint(end);
-        known
-            .map_or_else(|| self.ask_endpoint(end), Ok)
-            .map_err(|error| {
-                let call = ["getsockname", "getpeername"][end as usize];
-                match self.check_open() {
-                    Ok(()) if error.kind() == NotConnected => NotConnected.into(),
-                    Ok(()) => self.op_error("get", Cause::System { call, error }, 0),
-                    Err(failure) => self.error("get", failure, 0),
-                }
-            })
+        let found = self.socket().find_endpoint(end);
+        found.map_err(|error| {
+            let call = ["getsockname", "getpeername"][end as usize];
+            match self.check_open() {
+                Ok(()) if error.kind() == NotConnected => NotConnected.into(),
+                Ok(()) => self.op_error("get", Cause::System { call, error }),
+                Err(failure) => self.error("get", failure),
+            }
+        })
     }
 
     /// As [`Fd::socket_addr`], in the type that the kind of socket has.
@@ -95,9 +85,10 @@ impl Fd {
     /// Asks for both ends anew, of a socket that was connected: a datagram socket's own may change with
     /// the peer's. If the system no longer tells the peer, it is `to`.
     pub(crate) fn learn_new_endpoints(&self, to: Addr) {
-        drop(self.ask_endpoint(End::Local));
-        if self.ask_endpoint(End::Peer).is_err() {
-            self.socket().set_endpoint(End::Peer, to);
+        let socket = self.socket();
+        drop(socket.ask_endpoint(End::Local));
+        if socket.ask_endpoint(End::Peer).is_err() {
+            socket.set_endpoint(End::Peer, to);
         }
     }
 
@@ -106,8 +97,7 @@ impl Fd {
     /// `WouldBlock` and `UnexpectedEof` come back as they are: the first is the usual answer to a try,
     /// and needs no names; the second says that the stream has ended, which is no failure.
     #[cold]
-    pub(crate) fn error(&self, op: &'static str, failure: Failure, written: usize) -> io::Error {
-        debug_assert!(written == 0 || op == "write", "a {op} that has written");
+    pub(crate) fn error(&self, op: &'static str, failure: Failure) -> io::Error {
         let call = match op {
             "set" => "setsockopt",
             "get" => "getsockopt",
@@ -126,12 +116,12 @@ impl Fd {
             }
             failure => failure.cause(call),
         };
-        self.op_error(op, cause, written)
+        self.op_error(op, cause)
     }
 
     /// As [`Fd::error`], with a cause of the caller's.
     #[cold]
-    pub(crate) fn op_error(&self, op: &'static str, cause: Cause, written: usize) -> io::Error {
+    pub(crate) fn op_error(&self, op: &'static str, cause: Cause) -> io::Error {
         let (source, addr) = match op {
             // Go names the local end alone, as the address.
             "accept" | "set" | "get" | "raw-control" => (None, self.endpoint(End::Local)),
@@ -139,7 +129,6 @@ impl Fd {
         };
         let error = OpError {
             source,
-            written,
             ..OpError::new(op, self.network().name(), addr, cause)
         };
         error.into()

@@ -9,17 +9,16 @@ use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
-use super::{Claim, Failure, Fd, Name, poll_yield};
+use super::{Claim, Failure, Fd, Name};
+use crate::net::error::with_written;
 use crate::reactor::{Direction, May};
 use crate::runtime::context::{self, ParkKey};
 
 /// One operation as a future: [`Fd::op`], [`Fd::steps`].
 pub(crate) struct Op<'a, F> {
-    fd: &'a Fd,
-    direction: Direction,
+    claim: Claim<'a>,
     name: Name,
     pub(super) needs: Needs,
-    claim: Claim,
     /// How many bytes its tries have moved so far. The error of a write says it.
     moved: usize,
     attempt: F,
@@ -110,11 +109,9 @@ impl Fd {
         F: FnMut(&Fd, &mut usize) -> io::Result<ControlFlow<R>>,
     {
         Op {
-            fd: self,
-            direction,
+            claim: Claim::new(self, direction),
             name: Name::of(direction),
             needs: Needs::Readiness,
-            claim: Claim::new(),
             moved: 0,
             attempt,
         }
@@ -140,12 +137,11 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let (fd, direction) = (this.fd, this.direction);
         let ended = loop {
             let attempt = |fd: &Fd| (this.attempt)(fd, &mut this.moved);
             let step = match this.needs {
-                Needs::Readiness => fd.poll_step(direction, &mut this.claim, cx, attempt),
-                needs => fd.poll_at_once(direction, needs, &mut this.claim, cx, attempt),
+                Needs::Readiness => this.claim.poll_step(cx, attempt),
+                needs => this.claim.poll_at_once(needs, cx, attempt),
             };
             match ready!(step) {
                 Ok(ControlFlow::Continue(())) => {}
@@ -153,52 +149,40 @@ where
                 Err(failure) => break Err(failure),
             }
         };
-        fd.release(direction, &mut this.claim);
-        debug_assert!(
-            this.claim.is_idle(),
-            "an operation that is done holds nothing"
-        );
+        this.claim.release();
         Poll::Ready(ended.map_err(|failure| {
-            let written = if this.name == Name::Write {
-                this.moved
-            } else {
-                0
-            };
-            fd.error(this.name.text(), failure, written)
+            let error = this.claim.fd.error(this.name.text(), failure);
+            match this.name {
+                Name::Write => with_written(error, this.moved),
+                _ => error,
+            }
         }))
     }
 }
 
-impl<F> Drop for Op<'_, F> {
-    fn drop(&mut self) {
-        if !self.claim.is_idle() {
-            self.fd.give_up(self.direction, &mut self.claim);
+impl Claim<'_> {
+    /// As [`Claim::poll_step`], without waiting for readiness. It may yield.
+    fn poll_at_once<R>(
+        &mut self,
+        needs: Needs,
+        cx: &Context<'_>,
+        attempt: impl FnOnce(&Fd) -> io::Result<R>,
+    ) -> Poll<Result<R, Failure>> {
+        let (fd, direction) = (self.fd, self.direction);
+        let needs_lock = matches!(needs, Needs::Lock);
+        if needs_lock && !fd.socket().lock(direction, &mut self.lock, cx.waker()) {
+            return self.poll_refused(cx);
         }
+        ready!(self.poll_yield(cx));
+        let checked = match direction {
+            Direction::Write if !needs_lock => fd.desc.check(direction).map_err(Failure::Refused),
+            _ => fd.check_open(),
+        };
+        Poll::Ready(checked.and_then(|()| attempt(fd).map_err(Failure::System)))
     }
 }
 
 impl Fd {
-    /// As [`Fd::poll_step`], without waiting for readiness. It may yield.
-    fn poll_at_once<R>(
-        &self,
-        direction: Direction,
-        needs: Needs,
-        claim: &mut Claim,
-        cx: &Context<'_>,
-        attempt: impl FnOnce(&Fd) -> io::Result<R>,
-    ) -> Poll<Result<R, Failure>> {
-        let needs_lock = matches!(needs, Needs::Lock);
-        if needs_lock && !self.socket().lock(direction, &mut claim.lock, cx.waker()) {
-            return self.poll_refused(direction, claim, cx);
-        }
-        ready!(poll_yield(claim, cx));
-        let checked = match direction {
-            Direction::Write if !needs_lock => self.desc.check(direction).map_err(Failure::Refused),
-            _ => self.check_open(),
-        };
-        Poll::Ready(checked.and_then(|()| attempt(self).map_err(Failure::System)))
-    }
-
     /// One poll by a caller of `poll_read` or `poll_write`. If an operation holds the lock, waits for it;
     /// if not, tries, and parks without the lock.
     pub(crate) fn poll_unheld<R>(
@@ -215,29 +199,25 @@ impl Fd {
         // If another task's poller waits here, the last wins.
         let other = socket.take_poller(direction);
         drop(other.and_then(ParkKey::take_waker));
-        let mut claim = Claim::new();
+        let mut claim = Claim::new(self, direction);
         claim.yielded = socket.take_poller_yielded(direction);
         let polled = match needs {
-            Needs::Readiness if !socket.is_locked(direction) => {
-                self.poll_step(direction, &mut claim, cx, attempt)
-            }
+            Needs::Readiness if !socket.is_locked(direction) => claim.poll_step(cx, attempt),
             Needs::Readiness if fault!("heartbeat_inside_message") => {
                 attempt(self).map_or(Poll::Pending, |done| Poll::Ready(Ok(done)))
             }
-            Needs::Readiness | Needs::Lock if socket.is_locked(direction) => {
-                self.poll_refused(direction, &mut claim, cx)
-            }
-            needs => self.poll_at_once(direction, needs, &mut claim, cx, attempt),
+            Needs::Readiness | Needs::Lock if socket.is_locked(direction) => claim.poll_refused(cx),
+            needs => claim.poll_at_once(needs, cx, attempt),
         };
         // It holds the lock only while it is polled.
-        self.release(direction, &mut claim);
+        claim.release();
         if polled.is_pending() {
             self.keep_poller(direction, waker);
             if claim.yielded {
                 socket.note_poller_yielded(direction);
             }
         }
-        polled.map_err(|failure| self.error(name, failure, 0))
+        polled.map_err(|failure| self.error(name, failure))
     }
 
     /// Stores the key of a poller's waker in `SocketExtra::pollers`, where an operation that locks the

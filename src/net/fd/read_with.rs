@@ -12,18 +12,16 @@ use crate::reactor::{Direction, May};
 use crate::runtime::{context, lent};
 
 /// [`Fd::read_with`]. The usual path of a busy connection is written out, which halves the
-/// instructions of an echo; the rest is [`Fd::poll_read_slow`].
+/// instructions of an echo; the rest is [`Claim::poll_read_slow`].
 pub(crate) struct ReadWith<'a, F> {
-    fd: &'a Fd,
-    claim: Claim,
+    claim: Claim<'a>,
     f: Option<F>,
 }
 
 impl Fd {
     pub(crate) fn read_with<R, F: FnOnce(&[u8]) -> R>(&self, f: F) -> ReadWith<'_, F> {
         ReadWith {
-            fd: self,
-            claim: Claim::new(),
+            claim: Claim::new(self, Direction::Read),
             f: Some(f),
         }
     }
@@ -36,7 +34,7 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let fd = this.fd;
+        let fd = this.claim.fd;
         let (buffer, got) = match this.claim.lock {
             // It holds the lock, the socket counts as ready, and there is budget.
             LockState::Holder
@@ -44,7 +42,7 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
             {
                 match lent::fill(|buffer| fd.receive(buffer)) {
                     Ok(filled) => filled,
-                    Err(error) => ready!(fd.poll_read_slow(&mut this.claim, cx, Some(error)))?,
+                    Err(error) => ready!(this.claim.poll_read_slow(cx, Some(error)))?,
                 }
             }
             // It has just begun, and nothing is there.
@@ -52,7 +50,7 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
                 this.claim.lock = LockState::Holder;
                 return Poll::Pending;
             }
-            _ => ready!(fd.poll_read_slow(&mut this.claim, cx, None))?,
+            _ => ready!(this.claim.poll_read_slow(cx, None))?,
         };
         fd.transferred(Direction::Read, got, lent::LENGTH);
         // Unlock before calling `f`, because `f` may read from the same socket.
@@ -81,33 +79,26 @@ impl Fd {
         self.trace("park", direction);
         true
     }
+}
 
+impl Claim<'_> {
     /// All other cases of [`ReadWith`]. If it returns bytes, they are in the buffer, and the lock is still
     /// held. After an error the lock is released. `met` is the fast path's error. It is used as the result
     /// of the first try, because the kernel reports a reset only once.
     #[cold]
     fn poll_read_slow(
-        &self,
-        claim: &mut Claim,
-        cx: &mut Context<'_>,
+        &mut self,
+        cx: &Context<'_>,
         mut met: Option<io::Error>,
     ) -> Poll<io::Result<(lent::Buffer, usize)>> {
         let read = |fd: &Fd| match met.take() {
             Some(error) => Err(error),
             None => lent::fill(|buffer| fd.receive(buffer)),
         };
-        let polled = self.poll_step(Direction::Read, claim, cx, read);
+        let polled = self.poll_step(cx, read);
         polled.map_err(|failure| {
-            self.release(Direction::Read, claim);
-            self.error("read", failure, 0)
+            self.release();
+            self.fd.error("read", failure)
         })
-    }
-}
-
-impl<F> Drop for ReadWith<'_, F> {
-    fn drop(&mut self) {
-        if !self.claim.is_idle() {
-            self.fd.give_up(Direction::Read, &mut self.claim);
-        }
     }
 }

@@ -177,7 +177,7 @@ impl Fd {
         attempt: impl FnMut(&Fd) -> io::Result<R>,
     ) -> io::Result<R> {
         let tried = self.try_once(direction, attempt);
-        tried.map_err(|failure| self.error(Name::of(direction).text(), failure, 0))
+        tried.map_err(|failure| self.error(Name::of(direction).text(), failure))
     }
 
     /// A system call of the user's own without waiting, made once, whatever it says.
@@ -191,15 +191,6 @@ impl Fd {
             let called = self.call(call);
             called.map_err(|error| Failure::System(self.after_error(direction, error)))
         });
-        called.map_err(|failure| self.error(Name::of(direction).text(), failure, 0))
-    }
-
-    /// One write without waiting, of a server's connection. It is not charged: the general loop of a
-    /// connection charges what it does.
-    pub(crate) fn try_send(&self, bytes: &[u8]) -> Result<usize, Failure> {
-        self.try_once(Direction::Write, |fd| {
-            fd.send(bytes)
-                .inspect(|&sent| fd.note_short(Direction::Write, sent, bytes.len()))
-        })
+        called.map_err(|failure| self.error(Name::of(direction).text(), failure))
     }
 }
