@@ -45,6 +45,8 @@ fn main() -> ExitCode {
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How many payloads may wait for one client.
 const BACKLOG: usize = 1024;
+/// How many payloads go out in one write, so that a client keeps up with many that talk at once.
+const BATCH: usize = 16;
 
 /// The clients that are there.
 #[derive(Clone, Default)]
@@ -52,7 +54,7 @@ pub struct Room(Rc<RefCell<Slab<Rc<Member>>>>);
 
 struct Member {
     stream: TcpStream,
-    /// What is still to be delivered. A task delivers the first.
+    /// What is still to be delivered. A task delivers the first few.
     queue: RefCell<VecDeque<Rc<[u8]>>>,
     /// Why the room has closed the stream, if it has.
     dropped: Cell<Option<io::Error>>,
@@ -131,11 +133,12 @@ impl Member {
     /// Delivers until the queue is empty.
     async fn deliver(self: Rc<Self>) {
         loop {
-            let Some(payload) = self.queue.borrow().front().cloned() else {
+            let first: Vec<Rc<[u8]>> = self.queue.borrow().iter().take(BATCH).cloned().collect();
+            if first.is_empty() {
                 return;
-            };
-            match common::write_patiently(&self.stream, &payload, Some(PATIENCE)).await {
-                Ok(()) => drop(self.queue.borrow_mut().pop_front()),
+            }
+            match common::write_patiently(&self.stream, &first.concat(), Some(PATIENCE)).await {
+                Ok(()) => drop(self.queue.borrow_mut().drain(..first.len())),
                 Err(error) if error.is_timeout() => {
                     let text = format!("dropped: it took nothing for {PATIENCE:?}");
                     return self.drop_for(io::Error::new(error.kind(), text));

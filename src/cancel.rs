@@ -33,7 +33,7 @@
 // is woken under a lock.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::iter;
 use std::pin::Pin;
@@ -127,11 +127,13 @@ impl From<CancelError> for io::Error {
 /// [`Instant::now`]. [`canceled`](CancelToken::canceled) and [`run`](CancelToken::run) sleep on a
 /// timer of the runtime that polls them.
 #[doc(alias = "Context")]
-#[derive(Clone)]
+#[must_use = "a token that is dropped ends nothing"]
+#[derive(Clone, Default)]
 pub struct CancelToken {
     scope: Arc<Scope>,
 }
 
+#[derive(Default)]
 struct Scope {
     /// The earliest of its own deadline and those above.
     deadline: Option<Instant>,
@@ -142,12 +144,6 @@ struct Scope {
     waiters: Mutex<Waiters>,
 }
 
-impl Default for CancelToken {
-    fn default() -> Self {
-        CancelToken::new()
-    }
-}
-
 impl CancelToken {
     /// A scope with nothing above it, and no deadline.
     ///
@@ -156,9 +152,8 @@ impl CancelToken {
     /// let request = CancelToken::new();
     /// assert_eq!((request.err(), request.deadline()), (None, None));
     /// ```
-    #[must_use]
     pub fn new() -> Self {
-        CancelToken::of(None, None)
+        CancelToken::default()
     }
 
     /// A scope within this one: it ends when this one does, or when it is canceled itself.
@@ -170,7 +165,6 @@ impl CancelToken {
     /// step.cancel();
     /// assert!(step.err().is_some() && next.err().is_none() && request.err().is_none());
     /// ```
-    #[must_use]
     #[doc(alias = "WithCancel")]
     pub fn child(&self) -> Self {
         self.below(None)
@@ -184,7 +178,6 @@ impl CancelToken {
     /// let late = CancelToken::new().with_deadline(Instant::now());
     /// assert_eq!(late.err(), Some(CancelError::DeadlineExceeded));
     /// ```
-    #[must_use]
     #[doc(alias = "WithDeadline")]
     pub fn with_deadline(&self, deadline: Instant) -> Self {
         self.below(Some(deadline))
@@ -205,7 +198,6 @@ impl CancelToken {
     /// # Ok(())
     /// # }
     /// ```
-    #[must_use]
     #[doc(alias = "WithTimeout")]
     pub fn with_timeout(&self, limit: Duration) -> Self {
         self.below(Some(time::after(time::clock(), limit)))
@@ -214,18 +206,14 @@ impl CancelToken {
     fn below(&self, own: Option<Instant>) -> Self {
         // A child of a scope that has ended ends by that, and by no deadline of its own.
         let own = own.filter(|_| self.scope.ended().is_none());
-        let deadline = own.into_iter().chain(self.scope.deadline).min();
-        CancelToken::of(deadline, Some(self.scope.clone()))
-    }
-
-    fn of(deadline: Option<Instant>, above: Option<Arc<Scope>>) -> Self {
+        let scope = Scope {
+            deadline: own.into_iter().chain(self.scope.deadline).min(),
+            above: Some(self.scope.clone()),
+            ended: OnceLock::new(),
+            waiters: Mutex::default(),
+        };
         CancelToken {
-            scope: Arc::new(Scope {
-                deadline,
-                above,
-                ended: OnceLock::new(),
-                waiters: Mutex::default(),
-            }),
+            scope: Arc::new(scope),
         }
     }
 
@@ -364,10 +352,9 @@ impl CancelToken {
             self.canceled().await;
             return Err(ended);
         }
-        let mut end = self.canceled();
-        match select(future, poll_fn(|cx| end.poll_why(cx))).await {
+        match select(future, self.canceled()).await {
             Either::First(output) => Ok(output),
-            Either::Second(ended) => Err(ended),
+            Either::Second(()) => Err(self.scope.ended().expect("its end is stored")),
         }
     }
 }
@@ -444,13 +431,8 @@ pub struct Canceled {
 }
 
 impl Canceled {
-    /// Why the scope ended, on the machine's budget.
-    fn poll_why(&mut self, cx: &mut Context<'_>) -> Poll<CancelError> {
-        let why = ready!(self.poll_ended(cx));
-        context::poll_yield(&mut self.yielded, cx.waker()).map(|()| why)
-    }
-
-    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<CancelError> {
+    /// Ready once the scope has ended. Then its end is stored.
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         debug_assert_eq!(self.tickets.len(), self.scope.and_above().count());
         // It registers first and checks then: a cancel on another thread is either seen here or wakes this.
         for (scope, ticket) in self.scope.and_above().zip(&mut self.tickets) {
@@ -459,15 +441,16 @@ impl Canceled {
             let (_woken, left_over) = lock(&scope.waiters).poll(ticket, waker);
             drop(left_over);
         }
-        if let Some(ended) = self.scope.ended() {
-            return Poll::Ready(ended);
+        if self.scope.ended().is_some() {
+            return Poll::Ready(());
         }
         self.note.waits(cx.waker(), "scope");
         let Some(sleep) = &mut self.sleep else {
             return Poll::Pending;
         };
         ready!(Pin::new(&mut *sleep).poll(cx));
-        Poll::Ready(self.scope.end(sleep.deadline()))
+        self.scope.end(sleep.deadline());
+        Poll::Ready(())
     }
 }
 
@@ -475,7 +458,9 @@ impl Future for Canceled {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.get_mut().poll_why(cx).map(|_| ())
+        let this = self.get_mut();
+        ready!(this.poll_ended(cx));
+        context::poll_yield(&mut this.yielded, cx.waker())
     }
 }
 

@@ -92,7 +92,7 @@ impl Conn {
         };
     }
 
-    /// Bytes went out.
+    /// Bytes went out, from the queue or as a part of a reply.
     pub(super) fn sent(&mut self, bytes: usize) {
         let now = self.fresh_tick();
         // Where nothing is read from the peer, this is its sign of life.

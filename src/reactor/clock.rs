@@ -123,8 +123,7 @@ impl Clock {
             true => ahead,
             false => ahead.saturating_add(ALMOST_A_TICK),
         };
-        let ticks = u64::try_from(ahead.as_millis()).unwrap_or(LATEST);
-        Tick::new(ticks.min(LATEST))
+        Tick::new(ahead.as_millis().min(LATEST.into()) as u64)
     }
 
     /// The tick of `when`, if it is in the memo.

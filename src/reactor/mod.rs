@@ -289,7 +289,7 @@ impl<W> Reactor<W> {
     /// As [`new`](Reactor::new), and `InvalidInput` for a ring of less than 4,096 bytes.
     #[cfg(feature = "trace")]
     pub fn with_trace(bytes: usize, name: fn(&W) -> u64) -> io::Result<Self> {
-        let trace = Recorder::new(Tape::new(Some(bytes))?, name);
+        let trace = Recorder::new(Tape::new(bytes)?, name);
         Ok(Reactor::bare(Box::new(MioSelector::new()?), None, trace))
     }
 

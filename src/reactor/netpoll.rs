@@ -87,7 +87,7 @@ struct Settling {
     tick: Tick,
     /// How many rounds had ended when it was noted.
     rounds: u64,
-    /// How many turns there were since.
+    /// How many turns there were since, that one included.
     turns: u32,
 }
 
@@ -219,12 +219,11 @@ impl<W, T> Core<W, T> {
     ) -> io::Result<Turn> {
         self.process.check("reactor")?;
         self.trace.put(Kind::Turn, NOTHING, 0);
-        self.settle(run_queue);
-
-        let released = self.has_pending();
-        let max_wait = match released {
-            true => Some(Duration::ZERO),
-            false => max_wait,
+        let is_idle = run_queue != RunQueue::Busy && !self.has_pending();
+        self.settle(is_idle);
+        let max_wait = match is_idle {
+            true => max_wait,
+            false => Some(Duration::ZERO),
         };
 
         // Poll the selector before expiring deadlines: a waiter that gets its bytes may move its deadline.
@@ -241,7 +240,7 @@ impl<W, T> Core<W, T> {
         self.read_clock();
 
         // Nothing was runnable and no event came, so nothing has to run: the proven tick is settled.
-        if polled == Polled::Nothing && !released && run_queue != RunQueue::Busy {
+        if polled == Polled::Nothing && is_idle {
             self.settled.set(self.proven.get());
             // That tick is from before the wait. To expire a deadline that became due during the wait, poll
             // again.
@@ -251,8 +250,10 @@ impl<W, T> Core<W, T> {
         }
 
         if self.is_due() {
-            // A deadline may be due by the clock, and not settled yet. Then the next turn must not wait.
-            turn.more = self.expire(&mut turn.expired, out) | self.is_due();
+            self.expire(&mut turn.expired, out);
+            // What is due by the clock may not be settled yet, or a budget is used up. Then the next turn must
+            // not wait.
+            turn.more = self.is_due();
         }
         // A clock of the user's may have closed a descriptor, or set a deadline in the past, though it must not.
         turn.more |= self.has_pending() || self.found_more.get();
@@ -273,27 +274,24 @@ impl<W, T> Core<W, T> {
     /// Advances `settled`. If the run queue is empty and nothing is pending, everything handed out before
     /// this turn has run, and the proven tick is settled. Otherwise notes a proven tick, and settles it
     /// `SETTLING_TURNS` and `SETTLING_ROUNDS` later.
-    fn settle(&self, run_queue: RunQueue) {
-        if run_queue != RunQueue::Busy && !self.has_pending() {
+    fn settle(&self, is_idle: bool) {
+        if is_idle {
             self.settling.set(None);
             self.settled.set(self.proven.get());
             return;
         }
-        // The note that is kept: a new one, or the earlier one until its turns and rounds have passed.
-        let mut note = Settling {
+        let new = Settling {
             tick: self.proven.get(),
             rounds: self.rounds.get(),
             turns: 0,
         };
-        if let Some(earlier) = self.settling.get() {
-            debug_assert!(earlier.tick <= note.tick && earlier.rounds <= note.rounds);
-            let (turns, rounds) = (earlier.turns + 1, note.rounds - earlier.rounds);
-            if turns >= SETTLING_TURNS && rounds >= SETTLING_ROUNDS {
-                self.settled.set(earlier.tick);
-            } else {
-                note = Settling { turns, ..earlier };
-            }
+        let mut note = self.settling.get().unwrap_or(new);
+        debug_assert!(note.tick <= new.tick && note.rounds <= new.rounds);
+        if note.turns >= SETTLING_TURNS && new.rounds - note.rounds >= SETTLING_ROUNDS {
+            self.settled.set(note.tick);
+            note = new;
         }
+        note.turns += 1;
         self.settling.set(Some(note));
     }
 
@@ -430,17 +428,17 @@ impl<W, T> Core<W, T> {
     // ---- expire ----
 
     /// Expires deadlines, and fires timers that judge a peer, up to the settled tick. Then fires the other
-    /// timers, up to the clock's tick. Counts them, and returns whether a budget was used up and more is due.
+    /// timers, up to the clock's tick. Counts them. What a budget leaves is still due.
     // Go: the timers of descriptors, which call netpolldeadlineimpl. `Wheel::advance`, which finds
     // them, is timers.check.
-    fn expire(&self, expired: &mut usize, out: &mut impl FnMut(W) -> u64) -> bool {
+    fn expire(&self, expired: &mut usize, out: &mut impl FnMut(W) -> u64) {
         let limit = match fault!("early_after_stall") {
             true => self.clock.tick(),
             false => self.settled.get(),
         };
         let mut due = Vec::new();
         let mut deadlines = self.deadlines.borrow_mut();
-        let mut more = deadlines.advance(limit, EXPIRY_BUDGET, |key| due.push(key));
+        deadlines.advance(limit, EXPIRY_BUDGET, |key| due.push(key));
         drop(deadlines);
         let registry = self.registry.borrow();
         for key in due {
@@ -452,9 +450,9 @@ impl<W, T> Core<W, T> {
             *expired += 1;
         };
         let mut peers = self.peer_timers.borrow_mut();
-        more |= peers.advance(limit, EXPIRY_BUDGET, &mut hand_out);
+        peers.advance(limit, EXPIRY_BUDGET, &mut hand_out);
         let mut timers = self.timers.borrow_mut();
-        more | timers.advance(self.clock.tick(), EXPIRY_BUDGET, hand_out)
+        timers.advance(self.clock.tick(), EXPIRY_BUDGET, hand_out);
     }
 
     // ---- what is to come ----

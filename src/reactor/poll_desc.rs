@@ -491,8 +491,8 @@ impl<W, T> PollDesc<W, T> {
     }
 
     /// Sets the ready bits of a new source, so that the first operation tries before it parks.
-    pub(crate) fn assume_ready(&self, readiness: Readiness) {
-        self.raise(readiness.0.into());
+    pub(crate) fn assume_ready(&self) {
+        self.raise(Readiness::BOTH.0.into());
     }
 
     /// Stores the readiness that the selector has reported, and hands the waiters to `out`.
@@ -646,7 +646,7 @@ impl<W, T> PollDesc<W, T> {
         }
         if next != NEVER {
             let key = timers.insert(next, self.token.key());
-            self.timer.set(key.index());
+            self.timer.set(key.index);
         }
     }
 

@@ -67,7 +67,7 @@ impl<F: Future<Output: 'static>> Machine for Task<F> {
         // The handle is gone: an idle task needs no cell.
         let join = self.as_mut().data();
         drop(join.take_if(|join| !has_handle(join)));
-        context::begin(id, self.waker());
+        context::begin(id, &self.waker);
         let output = ready!(self.as_mut().poll());
         match self.data() {
             Some(join) if has_handle(join) => set_output(join, output),
@@ -78,8 +78,8 @@ impl<F: Future<Output: 'static>> Machine for Task<F> {
     }
 
     fn look(&self, _entry: &mut Entry) -> [Option<Waiter>; 2] {
-        let joiner = self.data_ref().as_ref().and_then(joiner);
-        [Some(Waiter::waker(self.waker())), joiner]
+        let joiner = self.data.as_ref().and_then(joiner);
+        [Some(Waiter::waker(&self.waker)), joiner]
     }
 
     fn joined(self: Pin<&mut Self>) -> Option<Arc<dyn Joined>> {

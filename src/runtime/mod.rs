@@ -721,7 +721,7 @@ impl Builder {
             None => Box::new(MioSelector::new()?),
         };
         let lane = Lane::new(self.blocking_threads);
-        let tape = Tape::new(self.trace)?;
+        let tape = self.trace.map(Tape::new).transpose()?.unwrap_or_default();
         let scheduler = Scheduler::new(selector, copy, self.time, lane, self.schedule, tape);
         let scheduler = Rc::new(scheduler);
         scheduler.reactor.set_spin(self.spin);

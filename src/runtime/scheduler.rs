@@ -244,10 +244,10 @@ impl Scheduler {
     /// One turn of the reactor. What it hands out is queued, also when the selector fails.
     fn ask_netpoller(&self, max_wait: Option<Duration>) -> io::Result<Turn> {
         let work_out = self.remote.work_out.load(Ordering::Acquire);
-        let (max_wait, run_queue) = match self.has_runnable() {
-            true => (Some(Duration::ZERO), RunQueue::Busy),
-            false if work_out > 0 => (max_wait, RunQueue::WorkOut),
-            false => (max_wait, RunQueue::Empty),
+        let run_queue = match self.has_runnable() {
+            true => RunQueue::Busy,
+            false if work_out > 0 => RunQueue::WorkOut,
+            false => RunQueue::Empty,
         };
         let core = self.reactor.core();
         let (mut queue, mut foreign) = (self.queue.borrow_mut(), Vec::new());

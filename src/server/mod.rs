@@ -78,6 +78,7 @@ use crate::endpoints::Addr;
 use crate::heartbeat::Heartbeat;
 use crate::net::{Hook, ListenConfig, ToAddr};
 use crate::reactor::Direction;
+use crate::sys;
 
 pub use crate::connection::stats::{Stats, WorkerStats};
 pub use bound::{Bound, ServerHandle};
@@ -772,9 +773,10 @@ impl<F> Server<F> {
     ///
     /// Those of [`ListenConfig::bind`]; no listener at all.
     pub fn bind_to(self, listeners: impl Into<Listeners>) -> io::Result<Bound<F>> {
-        let sharing = match self.settings.dispatch.listens_each() {
-            true => self.settings.workers,
-            false => 1,
+        let sharing = match self.settings.dispatch {
+            Dispatch::Auto if !sys::SPREADS_CONNECTIONS => 1,
+            Dispatch::Auto | Dispatch::ReusePort => self.settings.workers,
+            Dispatch::HandOver => 1,
         };
         let (addrs, ports) = listeners.into().open(sharing)?;
         if ports.is_empty() {

@@ -19,7 +19,6 @@ use crate::endpoints::{Addr, Network};
 use crate::net::{Hook, ListenConfig, ToAddr, listener};
 use crate::runtime::Handle;
 use crate::runtime::running::Place;
-use crate::sys;
 
 type MakeFilter = Hook<dyn Fn(&Peer) -> Option<Box<dyn Filter>> + Send + Sync>;
 
@@ -150,14 +149,6 @@ impl Dispatch {
     /// The old name of [`Dispatch::ReusePort`].
     #[deprecated(note = "it is called `Dispatch::ReusePort` now")]
     pub const Each: Dispatch = Dispatch::ReusePort;
-
-    pub(super) fn listens_each(self) -> bool {
-        match self {
-            Dispatch::Auto => sys::SPREADS_CONNECTIONS,
-            Dispatch::ReusePort => true,
-            Dispatch::HandOver => false,
-        }
-    }
 }
 
 /// What a server listens on, for [`Server::bind_to`](crate::Server::bind_to): a listener of std's,

@@ -87,24 +87,16 @@ impl FdCopy {
             let copy = fd.try_clone_to_owned();
             copy.expect("netpoller: no descriptor to spare for as_fd")
         });
-        if let Err(error) = duplicate_onto(fd, copy) {
+        let (fd, copy) = (fd.as_raw_fd(), copy.as_raw_fd());
+        debug_assert_ne!(fd, copy, "dup2 would leave its flags as they are");
+        // SAFETY: plain calls on two open descriptors. The second stays its owner's, and open.
+        let done = unsafe {
+            libc::dup2(fd, copy) >= 0 && libc::fcntl(copy, libc::F_SETFD, libc::FD_CLOEXEC) >= 0
+        };
+        if !done {
+            let error = io::Error::last_os_error();
             log::error!("can't update the descriptor lent by as_fd: {error}");
         }
-        copy.as_raw_fd()
-    }
-}
-
-/// Makes `copy` a duplicate of `fd`, in place of what it was. `copy` stays open meanwhile.
-#[cfg_attr(mio_unsupported_force_poll_poll, allow(dead_code))]
-fn duplicate_onto(fd: BorrowedFd<'_>, copy: &OwnedFd) -> io::Result<()> {
-    let (fd, copy) = (fd.as_raw_fd(), copy.as_raw_fd());
-    debug_assert_ne!(fd, copy, "dup2 would leave its flags as they are");
-    // SAFETY: plain calls on two open descriptors. The second stays its owner's, and open.
-    let done = unsafe {
-        libc::dup2(fd, copy) >= 0 && libc::fcntl(copy, libc::F_SETFD, libc::FD_CLOEXEC) >= 0
-    };
-    match done {
-        true => Ok(()),
-        false => Err(io::Error::last_os_error()),
+        copy
     }
 }

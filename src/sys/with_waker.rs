@@ -9,8 +9,8 @@ use std::task::{Context, Poll, Waker};
 /// With the waker elsewhere it would have to be moved out of the slab of machines and back for each
 /// run, since the slab can't stay borrowed while a machine runs.
 pub(crate) struct WithWaker<F, D> {
-    waker: Waker,
-    data: D,
+    pub(crate) waker: Waker,
+    pub(crate) data: D,
     future: F,
 }
 
@@ -23,24 +23,16 @@ impl<F: Future, D> WithWaker<F, D> {
         }
     }
 
-    pub(crate) fn waker(&self) -> &Waker {
-        &self.waker
-    }
-
     pub(crate) fn data(self: Pin<&mut Self>) -> &mut D {
         // SAFETY: `data` is never pinned, and `future` is not touched.
         unsafe { &mut self.get_unchecked_mut().data }
-    }
-
-    pub(crate) fn data_ref(&self) -> &D {
-        &self.data
     }
 
     /// Polls the future with the waker.
     pub(crate) fn poll(self: Pin<&mut Self>) -> Poll<F::Output> {
         // SAFETY: `future` is pinned whenever the whole is: nothing here moves it or hands out
         // `&mut F`, there is no `Drop` impl, and the whole is `Unpin` only if `F` is. `waker` is
-        // never pinned, and only lent.
+        // never pinned, and only lent here.
         let (waker, future) = unsafe {
             let this = self.get_unchecked_mut();
             (&this.waker, Pin::new_unchecked(&mut this.future))

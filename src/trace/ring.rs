@@ -60,10 +60,7 @@ impl Ring {
 pub(crate) struct Tape(Option<Arc<Ring>>);
 
 impl Tape {
-    pub(crate) fn new(bytes: Option<usize>) -> io::Result<Self> {
-        let Some(bytes) = bytes else {
-            return Ok(Tape(None));
-        };
+    pub(crate) fn new(bytes: usize) -> io::Result<Self> {
         if bytes < LEAST {
             let why = format!("netpoller: a trace ring of {bytes} bytes: the least is {LEAST}");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));

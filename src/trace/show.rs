@@ -2,7 +2,7 @@
 //! chrome://tracing open.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::{self, Display, Write};
+use std::fmt::{self, Write};
 use std::time::Duration;
 
 use super::ring::{Words, parts};
@@ -147,12 +147,15 @@ impl Trace {
     /// ```
     pub fn to_json(&self) -> String {
         let lost = self.lost;
-        let mut json = format!("{{\"otherData\":{{\"lost_records\":{lost}}},\"traceEvents\":[\n");
+        const NAMED: &str =
+            r#"{"ph":"M","pid":1,"tid":1,"name":"thread_name","args":{"name":"loop"}}"#;
+        let mut json =
+            format!("{{\"otherData\":{{\"lost_records\":{lost}}},\"traceEvents\":[\n{NAMED}");
         let mut event = |phase, at: Duration, more: &str| {
             let micros = at.as_nanos() as f64 / 1e3;
-            let _ = writeln!(
+            let _ = write!(
                 json,
-                "{{\"ph\":\"{phase}\",\"pid\":1,\"tid\":1,\"ts\":{micros:.3}{more}}},"
+                ",\n{{\"ph\":\"{phase}\",\"pid\":1,\"tid\":1,\"ts\":{micros:.3}{more}}}"
             );
         };
         // The depth of each open slice; by machine, the arrows that its next run ends.
@@ -195,40 +198,30 @@ impl Trace {
         for _ in open {
             event('E', end, "");
         }
-        event(
-            'M',
-            end,
-            ",\"name\":\"thread_name\",\"args\":{\"name\":\"loop\"}",
-        );
-        json.truncate(json.len() - 2);
         json + "\n]}\n"
     }
 }
 
-/// An id, printed as in the log.
-struct Id(u64);
-
-impl Display for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            NOTHING => f.write_str("nothing"),
-            JOB => f.write_str("a sent closure"),
-            THREAD => f.write_str("another thread"),
-            // The token of a break.
-            u64::MAX => f.write_str("a break"),
-            id => write!(f, "{}.{}", id as u32, id >> 32),
-        }
+/// An id, as the log has it.
+fn shown(id: u64) -> String {
+    match id {
+        NOTHING => "nothing".into(),
+        JOB => "a sent closure".into(),
+        THREAD => "another thread".into(),
+        // The token of a break.
+        u64::MAX => "a break".into(),
+        id => format!("{}.{}", id as u32, id >> 32),
     }
 }
 
-impl Display for Record {
+impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Record {
             kind, id, detail, ..
         } = *self;
         write!(f, "{kind:?}")?;
         if id != NOTHING {
-            write!(f, " {}", Id(id))?;
+            write!(f, " {}", shown(id))?;
         }
         let time = |unit: fn(u64) -> Duration| (detail != u64::MAX).then(|| unit(detail));
         match kind {
@@ -237,7 +230,7 @@ impl Display for Record {
                 let mut set = names.filter(|(bit, _)| detail & 1 << bit != 0);
                 set.try_for_each(|(_, name)| write!(f, " {name}"))
             }
-            Kind::Wake | Kind::Spawn => write!(f, " by {}", Id(detail)),
+            Kind::Wake | Kind::Spawn => write!(f, " by {}", shown(detail)),
             Kind::Wait => write!(f, " {:?}", time(Duration::from_nanos)),
             Kind::ReadUntil | Kind::WriteUntil => write!(f, " {:?}", time(Duration::from_millis)),
             _ => Ok(()),

@@ -308,9 +308,9 @@ impl<K: Copy> Wheel<K> {
         (self.len > 0).then_some(self.earliest)
     }
 
-    /// Finds the slot with the earliest entry of all (ground rule 3). Sets `earliest`, and returns the level
-    /// and the slot.
-    fn find_front(&mut self) -> Option<(usize, usize)> {
+    /// Finds the slot with the earliest entry of all (ground rule 3), and sets `earliest`. Returns the level
+    /// and the slot, if that entry is due by `limit`.
+    fn find_front(&mut self, limit: Tick) -> Option<(usize, usize)> {
         let firsts = self.levels.iter().enumerate().filter_map(|(level, ring)| {
             // If no bit is set, this is 64, which is no slot.
             let slot = ring.occupied.trailing_zeros() as usize;
@@ -318,7 +318,8 @@ impl<K: Copy> Wheel<K> {
         });
         let front = firsts.min();
         self.earliest = front.map_or(Tick::MAX, |(tick, ..)| tick);
-        front.map(|(_, level, slot)| (level, slot))
+        let due = front.filter(|&(tick, ..)| tick <= limit);
+        due.map(|(_, level, slot)| (level, slot))
     }
 
     // ---- advance ----
@@ -360,15 +361,11 @@ impl<K: Copy> Wheel<K> {
         mut check: impl FnMut(Tick, K) -> Option<Tick>,
     ) -> bool {
         let now = now.max(self.elapsed);
-        // If nothing is due, a call costs only this comparison.
-        while self.earliest <= now {
-            // `earliest` is too early once a slot was handed out or cascaded: `find_front` corrects it.
-            let Some((level, slot)) = self.find_front() else {
-                break;
-            };
-            if self.earliest > now {
-                break;
-            }
+        // If nothing is due, a call costs only the comparison. `earliest` is too early once a slot was handed
+        // out or cascaded: `find_front` corrects it.
+        while self.earliest <= now
+            && let Some((level, slot)) = self.find_front(now)
+        {
             // More may be due. `earliest` is not after `now`, so `next` says: call again now.
             if budget == 0 {
                 return true;
@@ -443,7 +440,8 @@ impl<K: Copy> Wheel<K> {
                 level.trim(slot);
             }
         }
-        self.find_front();
+        // Sets `earliest`.
+        self.find_front(Tick::ZERO);
     }
 }
 

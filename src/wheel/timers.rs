@@ -10,12 +10,13 @@
 // | is canceled   | index is freed    | the entry is stale                                        |
 // | fires         | index is freed    | the entry is removed                                      |
 //
-// | number       | kept in                     | tells apart                                         |
-// |--------------|-----------------------------|-----------------------------------------------------|
-// | `index`      | a `TimerKey`, an `EntryKey` | the timers of the slab                              |
-// | `generation` | a `TimerKey`, a `Timer`     | the successive timers of one index                  |
-// | `number`     | an `EntryKey`, a `Timer`    | a timer's entry from the stale entries of its index |
+// | number       | kept in                     | tells apart                                             |
+// |--------------|-----------------------------|---------------------------------------------------------|
+// | `index`      | a `TimerKey`, an `EntryKey` | the timers of the slab                                  |
+// | `number`     | an `EntryKey`, a `Timer`    | a timer's entry from the stale entries of its index     |
+// | `generation` | a `TimerKey`, a `Timer`     | the successive timers of one index: their first numbers |
 
+use std::mem;
 use std::num::NonZeroU32;
 use std::ops::Range;
 
@@ -26,8 +27,8 @@ use super::{Tick, Wheel};
 /// The wheel is compacted once its stale entries outnumber its timers by more than this.
 const SLACK: usize = 64;
 
-/// Names one timer of a [`Timers`]. Insertions are counted in 32 bits, and wrap: a key that is kept
-/// while four billion timers are inserted may name another timer of the same index.
+/// Names one timer of a [`Timers`]. Insertions, and moves to an earlier tick, are counted in 32 bits, and
+/// wrap: a key that is kept while there are four billion of them may name another timer of the same index.
 ///
 /// ```
 /// use netpoller::wheel::{Tick, Timers};
@@ -41,21 +42,15 @@ const SLACK: usize = 64;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TimerKey {
-    index: u32,
+    pub(crate) index: u32,
     generation: NonZeroU32,
-}
-
-impl TimerKey {
-    pub(crate) fn index(self) -> u32 {
-        self.index
-    }
 }
 
 /// The key of a timer's entry in the wheel.
 #[derive(Clone, Copy)]
 struct EntryKey {
     index: u32,
-    number: u32,
+    number: NonZeroU32,
 }
 
 /// A timer: when it fires, and which entry of the wheel stands for it.
@@ -63,7 +58,8 @@ struct Timer<V> {
     /// When it fires. Its entry is at this tick or before.
     when: Tick,
     /// The number of its entry. The stale entries of its index have other numbers.
-    number: u32,
+    number: NonZeroU32,
+    /// The number of its first entry.
     generation: NonZeroU32,
     value: V,
 }
@@ -91,11 +87,9 @@ struct Timer<V> {
 pub struct Timers<V> {
     wheel: Wheel<EntryKey>,
     slab: Slab<Timer<V>>,
-    /// The newest timer's generation. See [`TimerKey`].
-    generation: NonZeroU32,
-    /// How many entries were placed. It wraps: after that a stale entry may be taken for the timer's own, and
-    /// is placed again at the timer's tick.
-    placed: u32,
+    /// The number of the newest entry. It wraps, see [`TimerKey`]: after that a stale entry may be taken for
+    /// the timer's own, and is placed again at the timer's tick.
+    placed: NonZeroU32,
 }
 
 impl<V> Timers<V> {
@@ -109,8 +103,7 @@ impl<V> Timers<V> {
         Timers {
             wheel: Wheel::new(),
             slab: Slab::new(),
-            generation: NonZeroU32::MAX,
-            placed: 0,
+            placed: NonZeroU32::MAX,
         }
     }
 
@@ -130,19 +123,15 @@ impl<V> Timers<V> {
     /// assert_eq!(timers.when(key), Some(Tick::new(5)));
     /// ```
     pub fn insert(&mut self, when: Tick, value: V) -> TimerKey {
-        self.generation = self.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
-        let key = TimerKey {
-            index: u32::try_from(self.slab.vacant_key()).expect("no more than 2^32 timers"),
-            generation: self.generation,
-        };
-        let number = self.place_entry(when, key.index);
+        let index = u32::try_from(self.slab.vacant_key()).expect("no more than 2^32 timers");
+        let generation = self.place_entry(when, index);
         self.slab.insert(Timer {
             when,
-            number,
-            generation: key.generation,
+            number: generation,
+            generation,
             value,
         });
-        key
+        TimerKey { index, generation }
     }
 
     /// Moves a timer to tick `when`; `false` if it has fired or was canceled.
@@ -157,10 +146,15 @@ impl<V> Timers<V> {
     /// assert_eq!(timers.when(key), Some(Tick::new(9)));
     /// ```
     pub fn move_to(&mut self, key: TimerKey, when: Tick) -> bool {
-        match self.timer_mut(key) {
-            Some(timer) if when >= timer.when => timer.when = when,
-            Some(_) => self.move_earlier(key.index, when),
-            None => return false,
+        let timer = self.slab.get_mut(key.index as usize);
+        let Some(timer) = timer.filter(|timer| timer.generation == key.generation) else {
+            return false;
+        };
+        if when < mem::replace(&mut timer.when, when) {
+            // Its entry may be after `when`: a new one.
+            let number = self.place_entry(when, key.index);
+            self.slab[key.index as usize].number = number;
+            self.compact();
         }
         true
     }
@@ -199,19 +193,6 @@ impl<V> Timers<V> {
     /// ```
     pub fn get(&self, key: TimerKey) -> Option<&V> {
         self.timer(key).map(|timer| &timer.value)
-    }
-
-    /// A timer's value, to change. O(1).
-    ///
-    /// ```
-    /// # use netpoller::wheel::{Tick, Timers};
-    /// let mut timers = Timers::new();
-    /// let key = timers.insert(Tick::new(5), 'a');
-    /// *timers.get_mut(key).unwrap() = 'b';
-    /// assert_eq!(timers.cancel(key), Some('b'));
-    /// ```
-    pub fn get_mut(&mut self, key: TimerKey) -> Option<&mut V> {
-        self.timer_mut(key).map(|timer| &mut timer.value)
     }
 
     /// The tick at which a timer is due. O(1).
@@ -337,25 +318,12 @@ impl<V> Timers<V> {
         (timer.generation == key.generation).then_some(timer)
     }
 
-    fn timer_mut(&mut self, key: TimerKey) -> Option<&mut Timer<V>> {
-        let timer = self.slab.get_mut(key.index as usize)?;
-        (timer.generation == key.generation).then_some(timer)
-    }
-
     /// Places an entry for the timer at `index`, and returns the entry's number.
-    fn place_entry(&mut self, when: Tick, index: u32) -> u32 {
-        let number = self.placed.wrapping_add(1);
+    fn place_entry(&mut self, when: Tick, index: u32) -> NonZeroU32 {
+        let number = self.placed.checked_add(1).unwrap_or(NonZeroU32::MIN);
         self.placed = number;
         self.wheel.place(when, EntryKey { index, number });
         number
-    }
-
-    /// Gives a timer a new entry, since the old one may be after `when`.
-    fn move_earlier(&mut self, index: u32, when: Tick) {
-        let number = self.place_entry(when, index);
-        let timer = &mut self.slab[index as usize];
-        (timer.when, timer.number) = (when, number);
-        self.compact();
     }
 
     /// Removes the stale entries, if there are more than `len + SLACK` of them. (Each timer has one entry

@@ -149,6 +149,29 @@ fn many_lines_in_one_read_drop_no_client_that_reads() {
 }
 
 #[test]
+fn many_clients_that_talk_at_once_drop_no_client_that_reads() {
+    run(async {
+        let (chat, addr) = listener().await;
+        spawn(broadcast::serve(chat));
+        let ann = TcpStream::connect(&addr).await.unwrap();
+        let mut ann_hears = Splitter::new(line);
+        ann.write_all(b"hello?\n").await.unwrap();
+        for _ in 0..100 {
+            let talker = TcpStream::connect(&addr).await.unwrap();
+            spawn(async move {
+                talker.write_all(&b"x\n".repeat(40)).await.unwrap();
+                while talker.read_with(|bytes| bytes.len()).await.unwrap() > 0 {}
+            });
+        }
+        let mut heard = 0;
+        while heard < 100 * 40 {
+            let line = ann_hears.read(&ann).await.unwrap().expect("she stays");
+            heard += usize::from(line.ends_with(b": x"));
+        }
+    });
+}
+
+#[test]
 fn a_line_of_one_client_reaches_all_others() {
     run(async {
         let (chat, addr) = listener().await;

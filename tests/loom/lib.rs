@@ -183,7 +183,7 @@ mod trace {
     }
 
     pub(crate) fn smallest() -> Tape {
-        Tape::new(Some(LEAST)).expect("there is memory")
+        Tape::new(LEAST).expect("there is memory")
     }
 }
 

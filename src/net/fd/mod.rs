@@ -44,7 +44,7 @@ use mio::unix::SourceFd;
 use socket2::SockRef;
 
 use crate::endpoints::{Endpoints, Network};
-use crate::reactor::{Core, Descriptor, Direction, May, Readiness, Refusal};
+use crate::reactor::{Core, Descriptor, Direction, May, Refusal};
 use crate::runtime::context::{self, ParkKey};
 use crate::runtime::current;
 use crate::runtime::socket::{LockState, Socket};
@@ -106,7 +106,7 @@ impl Fd {
             desc.set_short_io_inconclusive();
         }
         // A new descriptor counts as ready: the first try costs less than a turn.
-        desc.assume_ready(Readiness::READ | Readiness::WRITE);
+        desc.assume_ready();
         Ok(Fd { desc })
     }
 

@@ -69,7 +69,7 @@ fn an_entry_left_behind_that_is_taken_for_the_live_one_does_no_harm() {
     // has one of the same number.
     let first = timers.insert(Tick::new(1_000), "first");
     timers.cancel(first);
-    timers.placed = 0;
+    timers.placed = NonZeroU32::MAX;
     let second = timers.insert(Tick::new(2_000), "second");
     assert_eq!((timers.len(), timers.entries()), (1, 2));
 
@@ -88,7 +88,7 @@ fn an_entry_left_behind_that_is_taken_for_the_live_one_does_no_harm() {
 fn keys_tell_timers_apart_where_the_count_of_insertions_wraps() {
     let mut timers = Timers::new();
     let before = timers.insert(Tick::new(1), 'a');
-    timers.generation = NonZeroU32::MAX;
+    timers.placed = NonZeroU32::MAX;
     timers.cancel(before);
     let last = timers.insert(Tick::new(1), 'b');
     assert_eq!(last, before, "the one key in four billion that comes again");
