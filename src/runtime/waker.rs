@@ -41,7 +41,7 @@ pub(crate) struct Remote {
     mail: Mutex<Mail>,
     /// Whether the loop has to take the mail: see the table above.
     pending: AtomicU8,
-    /// Pieces of work, on threads that may block, which have not ended. A virtual clock waits for them.
+    /// Look-ups and work of `spawn_blocking` that have not ended. A virtual clock waits for them.
     pub(crate) work_out: AtomicUsize,
     /// The threads of `spawn_blocking`.
     pub(crate) lane: Arc<Lane>,

@@ -165,9 +165,7 @@ impl Fd {
         struct Waiter<'a>(&'a Fd, Option<Ticket>);
         impl Drop for Waiter<'_> {
             fn drop(&mut self) {
-                if self.1.is_some() {
-                    self.0.socket().unregister_hang_up(&mut self.1);
-                }
+                self.0.socket().unregister_hang_up(&mut self.1);
             }
         }
         let mut waiter = Waiter(self, None);
