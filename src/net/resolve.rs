@@ -440,14 +440,11 @@ fn service_port(network: Network, service: &str) -> Result<u16, NotFound> {
     match found.map(|all| all.first().map(SocketAddr::port)) {
         Ok(Some(port)) => Ok(port),
         Ok(None) => Err(NotFound::NoSuch),
-        Err(failed) => {
-            let known = SERVICES.iter().find(|(name, _)| *name == service);
-            match known {
-                Some(&(_, port)) if network.is_tcp() => Ok(port),
-                _ if service == "domain" => Ok(53),
-                _ => Err(failed),
-            }
-        }
+        Err(failed) => match SERVICES.iter().find(|(name, _)| *name == service) {
+            Some(&(_, port)) if network.is_tcp() => Ok(port),
+            _ if service == "domain" => Ok(53),
+            _ => Err(failed),
+        },
     }
 }
 

@@ -255,10 +255,8 @@ impl Handle {
     pub fn trace_last(&self, last: std::time::Duration) -> Option<crate::trace::Trace> {
         let mut trace = crate::trace::Trace::of(&self.remote.trace, last)?;
         if !self.remote.is_inherited() {
-            let runs = trace
-                .records
-                .iter()
-                .filter(|record| record.kind == crate::trace::Kind::Run);
+            let records = trace.records.iter();
+            let runs = records.filter(|record| record.kind == crate::trace::Kind::Run);
             let ids: BTreeSet<u64> = runs.map(|run| run.id).collect();
             // `known` locks for each id, so that a spawn need not wait for all of them.
             let known = |id| Some((id, self.remote.running.known(id)?));
