@@ -89,31 +89,24 @@ const HANG_UP: usize = 2;
 #[derive(Default)]
 struct Locks(Cell<u8>);
 
-const fn held_bit(direction: Direction) -> u8 {
-    1 << direction as u8
-}
-
+/// The bits of reading. Those of writing are one higher.
+const HELD: u8 = 1;
 /// May stay raised when the last operation leaves the queue, until the direction is unlocked.
-const fn waits_bit(direction: Direction) -> u8 {
-    1 << (2 + direction as u8)
-}
-
+const WAITS: u8 = 1 << 2;
 /// Raised when the direction's poller yields, until its next poll.
-const fn yielded_bit(direction: Direction) -> u8 {
-    1 << (4 + direction as u8)
-}
+const YIELDED: u8 = 1 << 4;
 
 impl Locks {
-    fn has(&self, bits: u8) -> bool {
-        self.0.get() & bits != 0
+    fn has(&self, direction: Direction, bits: u8) -> bool {
+        self.0.get() & (bits << direction as u8) != 0
     }
 
-    fn raise(&self, bits: u8) {
-        self.0.set(self.0.get() | bits);
+    fn raise(&self, direction: Direction, bit: u8) {
+        self.0.set(self.0.get() | (bit << direction as u8));
     }
 
-    fn lower(&self, bits: u8) {
-        self.0.set(self.0.get() & !bits);
+    fn lower(&self, direction: Direction, bit: u8) {
+        self.0.set(self.0.get() & !(bit << direction as u8));
     }
 }
 
@@ -124,12 +117,6 @@ pub(crate) enum LockState {
     Idle,
     Queued(Ticket),
     Holder,
-}
-
-impl LockState {
-    pub(crate) fn is_holder(self) -> bool {
-        self == LockState::Holder
-    }
 }
 
 impl Socket {
@@ -214,18 +201,18 @@ impl Socket {
 
     /// Whether no operation holds the lock, and nothing waits for the direction.
     pub(crate) fn is_uncontended(&self, direction: Direction) -> bool {
-        !self.locks.has(held_bit(direction) | waits_bit(direction))
+        !self.locks.has(direction, HELD | WAITS)
     }
 
     /// Locks a direction that [is uncontended](Socket::is_uncontended).
     pub(crate) fn lock_uncontended(&self, direction: Direction) {
         debug_assert!(self.is_uncontended(direction));
-        self.locks.raise(held_bit(direction));
+        self.locks.raise(direction, HELD);
     }
 
     /// Whether an operation holds the lock of this direction.
     pub(crate) fn is_locked(&self, direction: Direction) -> bool {
-        self.locks.has(held_bit(direction))
+        self.locks.has(direction, HELD)
     }
 
     #[cold]
@@ -235,7 +222,7 @@ impl Socket {
         if *state == LockState::Idle && !self.is_locked(direction) {
             // Only a poller waits. It is woken, and finds the lock held.
             let poller = self.take_poller(direction);
-            self.locks.raise(held_bit(direction));
+            self.locks.raise(direction, HELD);
             *state = LockState::Holder;
             wake(poller);
             return true;
@@ -247,22 +234,22 @@ impl Socket {
         let mut extra = self.extra().borrow_mut();
         let (polled, left_over) = extra.queues[direction as usize].poll(&mut ticket, waker);
         drop(extra);
-        self.locks.raise(waits_bit(direction));
+        self.locks.raise(direction, WAITS);
         // If the ticket was taken out of the queue, by `unlock` or a close, this operation holds the lock.
         *state = ticket.map_or(LockState::Holder, LockState::Queued);
-        debug_assert_eq!(polled.is_ready(), state.is_holder());
+        debug_assert_eq!(polled.is_ready(), *state == LockState::Holder);
         drop(left_over);
         polled.is_ready()
     }
 
     /// Unlocks the direction. If operations queue, the first of them holds the lock now: Go's `rwunlock`.
     pub(crate) fn unlock(&self, direction: Direction, state: &mut LockState) {
-        debug_assert!(state.is_holder(), "not held: {state:?}");
+        debug_assert_eq!(*state, LockState::Holder);
         *state = LockState::Idle;
-        if self.locks.has(waits_bit(direction)) {
+        if self.locks.has(direction, WAITS) {
             self.pass_on(direction);
         } else {
-            self.locks.lower(held_bit(direction));
+            self.locks.lower(direction, HELD);
         }
     }
 
@@ -275,7 +262,7 @@ impl Socket {
             // The bits stay raised: that operation holds the lock.
             return wake_quietly(waker);
         }
-        self.locks.lower(held_bit(direction));
+        self.locks.lower(direction, HELD);
         wake(self.take_poller(direction));
     }
 
@@ -323,33 +310,33 @@ impl Socket {
     pub(crate) fn keep_poller(&self, direction: Direction, poller: ParkKey) {
         debug_assert!(poller.is_foreign(), "its waker is kept");
         self.extra().borrow_mut().pollers[direction as usize] = Some(poller);
-        self.locks.raise(waits_bit(direction));
+        self.locks.raise(direction, WAITS);
     }
 
     /// Takes the key of the poller's waker. Once the waker is taken, the same key in the slot finds
     /// nothing.
     pub(crate) fn take_poller(&self, direction: Direction) -> Option<ParkKey> {
-        if !self.locks.has(waits_bit(direction)) {
+        if !self.locks.has(direction, WAITS) {
             return None;
         }
         debug_assert!(self.extra.get().is_some(), "what waits is there");
         let mut extra = self.extra().borrow_mut();
         if extra.queues[direction as usize].is_empty() {
-            self.locks.lower(waits_bit(direction));
+            self.locks.lower(direction, WAITS);
         }
         extra.pollers[direction as usize].take()
     }
 
     /// Returns whether the direction's poller yielded in its last poll, and forgets it.
     pub(crate) fn take_poller_yielded(&self, direction: Direction) -> bool {
-        let yielded = self.locks.has(yielded_bit(direction));
-        self.locks.lower(yielded_bit(direction));
+        let yielded = self.locks.has(direction, YIELDED);
+        self.locks.lower(direction, YIELDED);
         yielded
     }
 
     /// The direction's poller has yielded: it proceeds when it is polled again.
     pub(crate) fn note_poller_yielded(&self, direction: Direction) {
-        self.locks.raise(yielded_bit(direction));
+        self.locks.raise(direction, YIELDED);
     }
 
     // ---- what waits beside the slots ----

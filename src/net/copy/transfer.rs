@@ -132,12 +132,12 @@ pub(super) async fn transfer<R: CopySource, W: CopySink>(
             break;
         }
         // Empty: as many writes as that needs. The lock is kept from one write to the next.
-        let write = |fd: &Fd, _: &mut usize| {
+        let write = |fd: &Fd, _| {
             let mut conduit = conduit.borrow_mut();
             conduit.write_to(fd)?;
             match conduit.is_empty() {
                 true => Ok(ControlFlow::Break(())),
-                false => Ok(ControlFlow::Continue(())),
+                false => Ok(ControlFlow::Continue(0)),
             }
         };
         match &to {

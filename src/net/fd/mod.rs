@@ -284,7 +284,7 @@ impl<'a> Claim<'a> {
     #[cold]
     fn poll_refused<R>(&mut self, cx: &Context<'_>) -> Poll<Result<R, Failure>> {
         let Err(refusal) = self.fd.desc.check(self.direction) else {
-            debug_assert!(!self.lock.is_holder(), "a holder is refused");
+            debug_assert_ne!(self.lock, LockState::Holder, "a holder is refused");
             return Poll::Pending;
         };
         ready!(self.poll_yield(cx));
@@ -308,7 +308,7 @@ impl Drop for Claim<'_> {
     fn drop(&mut self) {
         #[cold]
         fn give_up(claim: &mut Claim<'_>) {
-            if claim.lock.is_holder() && !fault!("dropped_read_stays_parked") {
+            if claim.lock == LockState::Holder && !fault!("dropped_read_stays_parked") {
                 let parked = claim.fd.desc.unpark(claim.direction);
                 drop(parked.and_then(ParkKey::take_waker));
             }

@@ -50,7 +50,7 @@ impl Fd {
         &'a self,
         direction: Direction,
         mut attempt: impl FnMut(&Fd) -> io::Result<R>,
-    ) -> Op<'a, impl FnMut(&Fd, &mut usize) -> io::Result<ControlFlow<R>>> {
+    ) -> Op<'a, impl FnMut(&Fd, usize) -> io::Result<ControlFlow<R, usize>>> {
         self.steps(direction, move |fd, _| attempt(fd).map(ControlFlow::Break))
     }
 
@@ -89,24 +89,20 @@ impl Fd {
             // An error in Go too: otherwise it would be tried for ever.
             Direction::Write => io::ErrorKind::WriteZero,
         };
-        let mut steps = self.steps(direction, move |fd, moved| {
-            let more = attempt(fd, *moved)?;
-            *moved += more;
-            match more {
-                _ if *moved == length => Ok(ControlFlow::Break(())),
-                0 => Err(nothing.into()),
-                _ => Ok(ControlFlow::Continue(())),
-            }
+        let mut steps = self.steps(direction, move |fd, moved| match attempt(fd, moved)? {
+            more if moved + more == length => Ok(ControlFlow::Break(())),
+            0 => Err(nothing.into()),
+            more => Ok(ControlFlow::Continue(more)),
         });
         steps.needs = Needs::of(length == 0);
         steps
     }
 
-    /// An operation of several tries that holds the lock until the last.
-    /// `attempt` adds what it moved to its second argument, and ends the operation by a `Break`.
+    /// An operation of several tries that holds the lock until the last. `attempt` is told how many bytes
+    /// moved before it. It says how many more did, or ends the operation by a `Break`.
     pub(crate) fn steps<'a, R, F>(&'a self, direction: Direction, attempt: F) -> Op<'a, F>
     where
-        F: FnMut(&Fd, &mut usize) -> io::Result<ControlFlow<R>>,
+        F: FnMut(&Fd, usize) -> io::Result<ControlFlow<R, usize>>,
     {
         Op {
             claim: Claim::new(self, direction),
@@ -131,20 +127,20 @@ impl<F> Unpin for Op<'_, F> {}
 
 impl<F, R> Future for Op<'_, F>
 where
-    F: FnMut(&Fd, &mut usize) -> io::Result<ControlFlow<R>>,
+    F: FnMut(&Fd, usize) -> io::Result<ControlFlow<R, usize>>,
 {
     type Output = io::Result<R>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let ended = loop {
-            let attempt = |fd: &Fd| (this.attempt)(fd, &mut this.moved);
+            let attempt = |fd: &Fd| (this.attempt)(fd, this.moved);
             let step = match this.needs {
                 Needs::Readiness => this.claim.poll_step(cx, attempt),
                 needs => this.claim.poll_at_once(needs, cx, attempt),
             };
             match ready!(step) {
-                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Continue(more)) => this.moved += more,
                 Ok(ControlFlow::Break(done)) => break Ok(done),
                 Err(failure) => break Err(failure),
             }
