@@ -46,7 +46,7 @@ pub(crate) fn after(start: Instant, wait: Duration) -> Instant {
 
 /// A fresh reading: of the clock of the runtime that is entered on this thread, else of the system's.
 pub(crate) fn clock() -> Instant {
-    let fresh = current::try_with(|scheduler| scheduler.reactor.core().clock.read());
+    let fresh = current::try_with(|scheduler| scheduler.reactor.core.clock.read());
     fresh.unwrap_or_else(Instant::now)
 }
 
@@ -79,7 +79,7 @@ pub fn now() -> Instant {
 /// A fresh reading, or a panic that says that `what` was called outside a runtime.
 #[track_caller]
 fn read(what: &str) -> Instant {
-    current::with(what, |scheduler| scheduler.reactor.core().clock.read())
+    current::with(what, |scheduler| scheduler.reactor.core.clock.read())
 }
 
 /// The loop's last reading of its clock. It costs a load, and is older than now by what the turn has
@@ -244,10 +244,10 @@ impl Sleep {
             return;
         };
         let moved = home.if_here(|scheduler| {
-            let when = scheduler.reactor.core().clock.tick_of(deadline);
+            let when = scheduler.reactor.core.clock.tick_of(deadline);
             let timers = self.ends.timers(scheduler);
             timers.borrow_mut().move_to(*key, when);
-            scheduler.reactor.core().wake_host();
+            scheduler.reactor.core.wake_host();
         });
         // Outside a turn of that runtime: its next turn wakes what sleeps, which then takes a new timer.
         if moved.is_none() {
@@ -292,7 +292,7 @@ enum Ends {
 impl Ends {
     /// The timers of such sleeps. No code of the user's may run while they are borrowed.
     fn timers(self, scheduler: &Scheduler) -> &RefCell<Timers<ParkKey>> {
-        let core = scheduler.reactor.core();
+        let core = &scheduler.reactor.core;
         match self {
             Ends::ByTheClock => &core.timers,
             Ends::OnceSettled => &core.peer_timers,
@@ -305,7 +305,7 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         task::ready!(current::with("polling a sleep", |scheduler| {
-            let core = scheduler.reactor.core();
+            let core = &scheduler.reactor.core;
             let when = core.clock.tick_of(self.deadline);
             let has_passed = match self.ends {
                 Ends::OnceSettled => when <= core.settled.get(),

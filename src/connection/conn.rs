@@ -421,7 +421,7 @@ impl Conn {
     /// }
     /// ```
     pub fn set_timer(&mut self, when: Option<Instant>) {
-        let core = self.fd.desc.core().clone();
+        let core = self.fd.desc.core.clone();
         let mut timers = core.timers.borrow_mut();
         if let Some(key) = self.extra.as_mut().and_then(|extra| extra.timer.take()) {
             timers.cancel(key);

@@ -119,7 +119,7 @@ impl Mailbox {
         let (token, machine) = (self.token, self.machine);
         // A runtime that is gone has closed the connection, or is about to.
         self.thread.tell(move |scheduler| {
-            let registry = &scheduler.reactor.core().registry;
+            let registry = &scheduler.reactor.core.registry;
             let desc = registry.borrow().get(token.key()).cloned();
             if let Some(desc) = desc
                 && desc.token() == token

@@ -73,12 +73,12 @@ impl<P: Protocol> Connection<P> {
 impl Conn {
     /// The loop's time, rounded down: what has passed for sure.
     pub(super) fn now(&self) -> u64 {
-        self.fd.desc.core().clock.tick().get()
+        self.fd.desc.core.clock.tick().get()
     }
 
     /// The time by a fresh reading, rounded up: a time that counts from here is never early.
     pub(super) fn fresh_tick(&self) -> u64 {
-        let clock = &self.fd.desc.core().clock;
+        let clock = &self.fd.desc.core.clock;
         clock.read();
         clock.tick_ceiling().get()
     }
@@ -88,7 +88,7 @@ impl Conn {
         // If times are judged, the clock is read anew: the callback's time is not the peer's.
         self.heard_at = match self.shared.judges_by_time.get() {
             true => self.fresh_tick(),
-            false => self.fd.desc.core().clock.tick_ceiling().get(),
+            false => self.fd.desc.core.clock.tick_ceiling().get(),
         };
     }
 
@@ -218,7 +218,7 @@ impl Conn {
 
     /// The timer has fired: the connection has to judge what is due.
     pub(super) fn timer_has_fired(&self) -> bool {
-        let fired = |key| self.fd.desc.core().peer_timers.borrow().get(key).is_none();
+        let fired = |key| self.fd.desc.core.peer_timers.borrow().get(key).is_none();
         self.judge_timer.is_some_and(fired)
     }
 
@@ -287,7 +287,7 @@ impl Conn {
     /// timer later only stores the time.
     pub(super) fn plan(&mut self, rate_at: u64) {
         let now = self.now();
-        let mut timers = self.fd.desc.core().peer_timers.borrow_mut();
+        let mut timers = self.fd.desc.core.peer_timers.borrow_mut();
         let placed = self.judge_timer.and_then(|key| timers.when(key));
         // It is due, but its tick is not settled yet. It will fire, and the connection judges then.
         if placed.is_some_and(|placed| placed <= Tick::new(now)) {
@@ -321,14 +321,14 @@ impl Conn {
             return;
         };
         // What comes out is plain data.
-        self.fd.desc.core().peer_timers.borrow_mut().cancel(key);
+        self.fd.desc.core.peer_timers.borrow_mut().cancel(key);
     }
 
     // ---- the protocol's own timer, which fires by the clock ----
 
     /// Whether the protocol's timer has fired. It is forgotten.
     pub(super) fn take_due_timer(&mut self) -> bool {
-        let timers = self.fd.desc.core().timers.borrow();
+        let timers = self.fd.desc.core.timers.borrow();
         let fired = |key: &mut TimerKey| timers.get(*key).is_none();
         let extra = self.extra.as_mut();
         extra.is_some_and(|extra| extra.timer.take_if(fired).is_some())

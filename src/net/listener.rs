@@ -340,7 +340,7 @@ impl<K: Kind> Listener<K> {
     /// An accepted connection as a stream, in the listener's runtime.
     pub(super) fn open(&self, accepted: Accepted) -> io::Result<(Stream<K>, K::Addr)> {
         let peer = K::addr(&accepted.peer).ok_or(io::ErrorKind::InvalidData)?;
-        Ok((Stream::of(accepted.open(self.fd.desc.core())?), peer))
+        Ok((Stream::of(accepted.open(&self.fd.desc.core)?), peer))
     }
 
     /// The address that it listens on, with the real port.

@@ -346,7 +346,7 @@ impl<W, T> Reactor<W, T> {
     /// In a debug build, if the descriptor is another reactor's.
     #[doc(alias = "poll_runtime_pollClose")]
     pub fn close(&self, descriptor: Descriptor<W, T>, source: &mut dyn Source) -> io::Result<()> {
-        debug_assert!(Rc::ptr_eq(&self.core, descriptor.core()));
+        debug_assert!(Rc::ptr_eq(&self.core, &descriptor.core));
         descriptor.close(source)
     }
 
@@ -582,10 +582,6 @@ impl<W, T> Reactor<W, T> {
     /// ```
     pub fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> Option<R> {
         self.core.selector.borrow().descriptor().map(f)
-    }
-
-    pub(crate) fn core(&self) -> &Rc<Core<W, T>> {
-        &self.core
     }
 }
 

@@ -99,7 +99,7 @@ pub struct PollDesc<W, T = ()> {
     // The fields are `Cell`s, because the registry and the handles share them.
     /// The runtime's part: a socket's locks, waiters and addresses. Nothing on a bare reactor.
     pub(crate) user_data: T,
-    core: Rc<Core<W, T>>,
+    pub(crate) core: Rc<Core<W, T>>,
     token: Token,
     flags: Cell<u32>,
     slots: [Cell<Option<W>>; 2],
@@ -130,10 +130,6 @@ impl<W, T> PollDesc<W, T> {
     /// The token by which the selector and the log name it.
     pub fn token(&self) -> Token {
         self.token
-    }
-
-    pub(crate) fn core(&self) -> &Rc<Core<W, T>> {
-        &self.core
     }
 
     fn raise(&self, bits: u32) {

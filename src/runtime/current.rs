@@ -44,7 +44,7 @@ impl Entered {
              (await the future, or spawn it)"
         );
         // Much time may have passed outside.
-        scheduler.reactor.core().read_clock();
+        scheduler.reactor.core.read_clock();
         let mut entered = Entered::enter(scheduler);
         entered.is_turn = true;
         scheduler.turn_began();
@@ -56,7 +56,7 @@ impl Entered {
     pub(crate) fn to_drop(scheduler: &Rc<Scheduler>) -> Option<Self> {
         let there = CURRENT.try_with(|_| ());
         // A clock of the user's may panic, and a panic may be unwinding: then the last reading counts.
-        drop(catch(|| scheduler.reactor.core().read_clock()));
+        drop(catch(|| scheduler.reactor.core.read_clock()));
         there.is_ok().then(|| Entered::enter(scheduler))
     }
 

@@ -101,7 +101,7 @@ impl Scheduler {
         let mut foreign = Vec::new();
         self.reactor
             .for_each(|desc| desc.user_data.evict_beside(&mut foreign));
-        let parked = self.reactor.core().evict_all().into_iter();
+        let parked = self.reactor.core.evict_all().into_iter();
         foreign.extend(parked.filter_map(ParkKey::take_waker));
         foreign.into_iter().for_each(wake_quietly);
     }

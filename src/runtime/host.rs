@@ -158,7 +158,7 @@ impl Runtime {
         scheduler.host.replace(Some(Host { shared, thread }));
         // Inside a turn, the end of that turn says how long the host may sleep.
         if current::at_home(&scheduler.remote, |_| ()).is_none() {
-            scheduler.reactor.core().clock.read();
+            scheduler.reactor.core.clock.read();
             scheduler.turn_ended();
         }
         Ok(())
@@ -169,7 +169,7 @@ impl Scheduler {
     /// A turn begins. The host is not called for what comes during it.
     pub(super) fn turn_began(&self) {
         if let Some(host) = &*self.host.borrow() {
-            self.reactor.core().host_sleeps.set(false);
+            self.reactor.core.host_sleeps.set(false);
             let before = mem::replace(&mut *lock(&host.shared.state), HostState::Turning);
             debug_assert!(before != HostState::Gone, "no turn comes after the end");
         }
@@ -181,7 +181,7 @@ impl Scheduler {
             // A clock of the user's may panic: the host's turn will say so.
             let wait = catch(|| self.next_timeout()).unwrap_or(Some(Duration::ZERO));
             let wait = wait.map_or(LONG, |wait| wait.min(LONG));
-            self.reactor.core().host_sleeps.set(true);
+            self.reactor.core.host_sleeps.set(true);
             self.tell_host(HostState::Sleeping(Instant::now() + wait));
         }
     }

@@ -151,7 +151,7 @@ impl Look {
     fn portion(&mut self, scheduler: &Scheduler) -> bool {
         let keys = self.next..self.next + PORTION;
         self.next = keys.end;
-        let core = scheduler.reactor.core();
+        let core = &scheduler.reactor.core;
         let now = core.clock.read();
         let mut more = self.machines(scheduler, keys.clone());
         let registry = core.registry.borrow();

@@ -266,7 +266,7 @@ impl Runtime {
     ///
     /// As [`turn`](Runtime::turn).
     pub fn turn_until(&self, when: Instant) -> io::Result<Turn> {
-        let now = self.scheduler.reactor.core().clock.read();
+        let now = self.scheduler.reactor.core.clock.read();
         self.turn(Some(when.saturating_duration_since(now)))
     }
 
@@ -356,7 +356,7 @@ impl Runtime {
     /// ```
     pub fn stats(&self) -> Stats {
         let scheduler = &self.scheduler;
-        let core = scheduler.reactor.core();
+        let core = &scheduler.reactor.core;
         let sleepers = core.timers.borrow().len() + core.peer_timers.borrow().len();
         let (mut waiting, mut deadlines) = (0, 0);
         scheduler.reactor.for_each(|desc| {

@@ -87,7 +87,7 @@ impl Scheduler {
         });
         let core = Core::new(selector, time, Socket::unpark_beside, trace);
         let reactor = Reactor { core, copy };
-        let stopwatch = Stopwatch::new(reactor.core().clock.now());
+        let stopwatch = Stopwatch::new(reactor.core.clock.now());
         let remote = Arc::new(Remote::new(reactor.breaker(), lane, tape));
         Scheduler {
             reactor,
@@ -111,7 +111,7 @@ impl Scheduler {
     }
 
     fn trace(&self) -> &Recorder<ParkKey> {
-        &self.reactor.core().trace
+        &self.reactor.core.trace
     }
 
     pub(super) fn record(&self, kind: Kind, id: MachineId, detail: u64) {
@@ -125,7 +125,7 @@ impl Scheduler {
 
     /// The core's address, by which a descriptor or a waker is known as this runtime's.
     pub(crate) fn home(&self) -> *const () {
-        Rc::as_ptr(self.reactor.core()).cast()
+        Rc::as_ptr(&self.reactor.core).cast()
     }
 
     // ---- what is runnable ----
@@ -140,7 +140,7 @@ impl Scheduler {
 
     /// Puts a machine into `woken`. The caller has marked its slot as queued.
     fn make_runnable(&self, id: MachineId, kind: Kind) {
-        let core = self.reactor.core();
+        let core = &self.reactor.core;
         self.stopwatch.queued(id, || core.clock.peek());
         self.record(kind, id, self.trace().by());
         self.woken.borrow_mut().push(id);
@@ -201,7 +201,7 @@ impl Scheduler {
         most: usize,
         root: &mut dyn FnMut() -> bool,
     ) -> io::Result<Turn> {
-        let (core, figures) = (self.reactor.core(), self.figures());
+        let (core, figures) = (&self.reactor.core, self.figures());
         let due = OBSERVES.then(|| core.next_entry()).flatten();
         let mut turn = self.ask_netpoller(max_wait)?;
         let due = due.filter(|_| turn.expired > 0);
@@ -230,7 +230,7 @@ impl Scheduler {
 
     /// Publishes the numbers of tasks, of descriptors, and of the wheels' entries.
     pub(super) fn publish_counts(&self) {
-        let (core, figures) = (self.reactor.core(), self.figures());
+        let (core, figures) = (&self.reactor.core, self.figures());
         // The root is no task.
         let machines = self.machines.borrow().slots_used() as u64 - 1;
         let connections = figures.connections.get();
@@ -249,7 +249,7 @@ impl Scheduler {
             false if work_out > 0 => RunQueue::WorkOut,
             false => RunQueue::Empty,
         };
-        let core = self.reactor.core();
+        let core = &self.reactor.core;
         let (mut queue, mut foreign) = (self.queue.borrow_mut(), Vec::new());
         let before = queue.len();
         let mut hand_out = |parked: ParkKey| {
@@ -301,7 +301,7 @@ impl Scheduler {
         running.end();
         self.woken.borrow_mut().append(&mut before);
         // So that the time of the jobs is not counted as that of the machines.
-        self.reactor.core().read_clock();
+        self.reactor.core.read_clock();
     }
 
     /// Runs at most `most` of the runnable machines. Returns how many ran, without the root.
@@ -314,11 +314,11 @@ impl Scheduler {
             self.left_in_round.set(batch.len());
         }
         if let Some(schedule) = &self.schedule {
-            let (round, now) = (self.left_in_round.get(), self.reactor.core().clock.tick());
+            let (round, now) = (self.left_in_round.get(), self.reactor.core.clock.tick());
             most = schedule(&mut batch, round, most, now.get());
         }
         let running: &Running = &self.remote.running;
-        let (core, figures) = (self.reactor.core(), self.figures());
+        let (core, figures) = (&self.reactor.core, self.figures());
         let mut since = match core.clock.is_systems() {
             true => core.clock.now(),
             false => Instant::now(),
@@ -369,7 +369,7 @@ impl Scheduler {
         debug_assert!(left <= self.queue.borrow().len());
         self.left_in_round.set(left);
         if left == 0 {
-            let core = self.reactor.core();
+            let core = &self.reactor.core;
             core.rounds.update(|rounds| rounds + 1);
         }
     }
@@ -423,7 +423,7 @@ impl Scheduler {
         // Marks the root as not queued, so that its waker queues it.
         let body = self.machines.borrow_mut().take_body(MachineId::ROOT);
         debug_assert!(body.is_none(), "the root has no body");
-        let (running, clock) = (&self.remote.running, &self.reactor.core().clock);
+        let (running, clock) = (&self.remote.running, &self.reactor.core.clock);
         let mut output = None;
         // A panic is passed on when the turn has come to its end.
         let mut poll = || {

@@ -247,7 +247,7 @@ impl<F: Factory> WorkerLoop<F> {
             addr: arrival.accepted.peer.clone(),
             listener: arrival.listener,
         };
-        let open = |scheduler: &Rc<Scheduler>| arrival.accepted.open(scheduler.reactor.core());
+        let open = |scheduler: &Rc<Scheduler>| arrival.accepted.open(&scheduler.reactor.core);
         let fd = current::with("a server", open)?;
         let make = || {
             let filter = self.common.settings.filter.as_ref();

@@ -114,7 +114,7 @@ impl Fd {
     fn unlink(&self) {
         // In a child of fork the path is its parent's.
         if let Some(path) = self.socket().set_unlink(None)
-            && !self.desc.core().is_inherited()
+            && !self.desc.core.is_inherited()
             && let Err(error) = fs::remove_file(&path)
         {
             log::debug!("can't remove {}: {error}", path.display());

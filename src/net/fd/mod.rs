@@ -66,7 +66,7 @@ pub(crate) struct Fd {
 impl Fd {
     /// The identity of its runtime's reactor.
     fn home(&self) -> *const () {
-        Rc::as_ptr(self.desc.core()).cast()
+        Rc::as_ptr(&self.desc.core).cast()
     }
 
     /// Registers a socket or a file with the runtime that runs this: see [`Fd::core`].
@@ -87,7 +87,7 @@ impl Fd {
     /// The netpoller of the runtime that runs this. Outside a runtime it panics, and says that `what` was
     /// called.
     pub(crate) fn core(what: &str) -> RuntimeCore {
-        current::with(what, |scheduler| scheduler.reactor.core().clone())
+        current::with(what, |scheduler| scheduler.reactor.core.clone())
     }
 
     /// Registers a source: `fd`, or one that the user owns.
@@ -187,7 +187,7 @@ impl Fd {
 
     /// Returns an error if the socket is closed, whatever its deadlines.
     pub(crate) fn check_open(&self) -> Result<(), Failure> {
-        match self.is_closed() || self.desc.core().is_inherited() {
+        match self.is_closed() || self.desc.core.is_inherited() {
             true => Err(Failure::Refused(Refusal::Closed)),
             false => Ok(()),
         }

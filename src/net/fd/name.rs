@@ -111,9 +111,7 @@ impl Fd {
                 return error;
             }
             // In a child of fork, the parent's descriptor counts as closed: this error says why.
-            Failure::Refused(Refusal::Closed) if self.desc.core().is_inherited() => {
-                Cause::Inherited
-            }
+            Failure::Refused(Refusal::Closed) if self.desc.core.is_inherited() => Cause::Inherited,
             failure => failure.cause(call),
         };
         self.op_error(op, cause)

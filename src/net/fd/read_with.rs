@@ -48,6 +48,7 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
             // It has just begun, and nothing is there.
             LockState::Idle if fd.park_at_once(Direction::Read, cx.waker()) => {
                 this.claim.lock = LockState::Holder;
+                fd.trace("park", Direction::Read);
                 return Poll::Pending;
             }
             _ => ready!(this.claim.poll_read_slow(cx, None))?,
@@ -76,7 +77,6 @@ impl Fd {
         };
         socket.lock_uncontended(direction);
         self.desc.park_waiting(direction, ParkKey::machine(id));
-        self.trace("park", direction);
         true
     }
 }
