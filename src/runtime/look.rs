@@ -347,7 +347,9 @@ impl Scheduler {
 impl Socket {
     /// Adds the network, and both ends as far as they are known.
     pub(crate) fn look(&self, entry: &mut Entry) {
-        let [local, peer] = [End::Local, End::Peer].map(|end| self.find_endpoint(end).ok());
+        // A look keeps nothing: what is known of the peer decides what `send_to` may do.
+        let ask = |end| self.endpoint(end).or_else(|| self.ask_endpoint(end).ok());
+        let [local, peer] = [End::Local, End::Peer].map(ask);
         entry
             .put("network", Value::text(self.network().name()))
             .put("local", local.map(Value::Addr))

@@ -146,13 +146,17 @@ impl Socket {
         inline.or_else(|| self.extra.get()?.borrow().ends[end as usize].clone())
     }
 
-    /// An end's address: known, or asked of the system.
+    /// An end's address: known, or asked of the system, and kept.
     pub(crate) fn find_endpoint(&self, end: End) -> io::Result<Addr> {
-        let known = self.endpoint(end);
-        known.map_or_else(|| self.ask_endpoint(end), Ok)
+        if let Some(known) = self.endpoint(end) {
+            return Ok(known);
+        }
+        let address = self.ask_endpoint(end)?;
+        self.set_endpoint(end, address.clone());
+        Ok(address)
     }
 
-    /// Asks the system for an end's address, and keeps it.
+    /// Asks the system for an end's address.
     pub(crate) fn ask_endpoint(&self, end: End) -> io::Result<Addr> {
         // A file, and a source that its user owns, need not be a socket.
         if self.owned.raw() < 0 || self.network() == Network::File {
@@ -163,9 +167,7 @@ impl Socket {
             End::Local => system.local_addr(),
             End::Peer => system.peer_addr(),
         };
-        let address = endpoints::from_system(&address?);
-        self.set_endpoint(end, address.clone());
-        Ok(address)
+        Ok(endpoints::from_system(&address?))
     }
 
     /// Keeps an end's address, in place of the one that was known.

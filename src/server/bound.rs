@@ -398,7 +398,7 @@ impl ServerHandle {
 
     /// Drains the server within `limit` when one of the `signals` comes (`libc::SIGTERM`, say);
     /// [stops](ServerHandle::stop) it at the next. A signal that comes before the server runs counts
-    /// too.
+    /// too. If this is called while workers start, signals are heard once all have started.
     ///
     /// Handlers that were there before still run. No thread is made: the signal arrives in the
     /// workers' loops. The system's default (for SIGTERM, the end of the process) is replaced for

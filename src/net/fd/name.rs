@@ -86,10 +86,11 @@ impl Fd {
     /// the peer's. If the system no longer tells the peer, it is `to`.
     pub(crate) fn learn_new_endpoints(&self, to: Addr) {
         let socket = self.socket();
-        drop(socket.ask_endpoint(End::Local));
-        if socket.ask_endpoint(End::Peer).is_err() {
-            socket.set_endpoint(End::Peer, to);
+        if let Ok(local) = socket.ask_endpoint(End::Local) {
+            socket.set_endpoint(End::Local, local);
         }
+        let peer = socket.ask_endpoint(End::Peer).unwrap_or(to);
+        socket.set_endpoint(End::Peer, peer);
     }
 
     /// The error for a failed operation, with the socket's ends.

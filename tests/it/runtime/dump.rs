@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::net::TcpStream as StdStream;
+use std::os::fd::BorrowedFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::mpsc;
@@ -13,10 +14,11 @@ use std::time::{Duration, Instant};
 
 use futures_lite::future;
 use netpoller::{
-    CancelToken, Conn, Dump, Handle, Protocol, Runtime, Server, TcpListener, TcpStream, UnixStream,
-    net::Serve, spawn, spawn_named, time, yield_now,
+    CancelToken, Conn, Dump, Handle, Protocol, Runtime, Server, TcpListener, TcpStream, UdpSocket,
+    UnixStream, net::Serve, spawn, spawn_named, time, yield_now,
 };
 use serde_json::{Value, json};
+use socket2::SockRef;
 
 use crate::support::run::run;
 use crate::support::running::{Echo, echo, start};
@@ -391,6 +393,20 @@ fn every_descriptor_shows_its_slots_its_deadlines_and_its_timer() {
 }
 
 // ---- listeners ----
+
+#[test]
+fn a_dump_keeps_nothing_of_what_it_asks() {
+    let runtime = Runtime::new().unwrap();
+    let socket = runtime.block_on(UdpSocket::bind("127.0.0.1:0")).unwrap();
+    let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let peer = peer.local_addr().unwrap();
+    // Connected behind our back: `send_to` knows of no peer, and goes on.
+    let connect = |fd: BorrowedFd<'_>| SockRef::from(&fd).connect(&peer.into());
+    socket.with_fd(connect).unwrap().unwrap();
+    let shown = runtime.dump().to_json();
+    assert!(shown.contains(&peer.to_string()), "{shown}");
+    runtime.block_on(socket.send_to(b"x", peer)).unwrap();
+}
 
 #[test]
 fn a_listener_shows_where_it_accepts_and_its_permits_and_what_waits_for_one() {
