@@ -227,7 +227,7 @@ impl World {
     }
 
     /// Sends the same bytes to all players, and waits for none: by TCP they are queued, within the
-    /// limits; a datagram that the system has no room for is lost, as it may be on its way.
+    /// limits; a task of its own sends the datagrams, and waits while the system has no room for one.
     fn send_state(&self, frame: u32, runtime: &Runtime, socket: &UdpSocket) {
         let players = self.players.borrow();
         let mut state = frame.to_le_bytes().to_vec();

@@ -44,7 +44,7 @@ def parse():
     for name, (_, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text, parents=[common])
         if name == "instructions":
-            command.add_argument("--check", type=Path, metavar="FILE", help="exit with 1 when a figure newly exceeds its ceiling in FILE")
+            command.add_argument("--check", type=Path, metavar="FILE", help="exit with 1 when a figure newly exceeds its ceiling in FILE, or did before and has grown")
             command.add_argument("--write", type=Path, metavar="FILE", help="write the figures to commit; the ceilings in FILE stay")
     commands.add_parser("all", help="everything", description="everything", parents=[common])
     parser.set_defaults(check=None, write=None)

@@ -87,7 +87,7 @@ def heartbeats(roster, report, settings):
         return 1e6 * measurement["cpu"] / measurement["pings"] if measurement["pings"] else None
 
     def beyond(floor):
-        """Per cent of a CPU more than the floor's, had it written as many pings."""
+        """Per cent of a CPU more than the floor takes for as many pings."""
 
         def values(name):
             if floor not in outcome.rounds:

@@ -2,7 +2,7 @@
 //! descriptor in the host's own poll(2), or from `Runtime::notify_host`. A client on another
 //! thread writes a byte, waits for the echo, and rests for 200 us, so that the host sleeps each time.
 //!
-//! And how late the frames of a host begin that waits for them in [`Runtime::turn`].
+//! And how late frames begin if the host waits for them in [`Runtime::turn`].
 //!
 //! ```text
 //! cargo run --release -p netpoller-benches --example host_latency
@@ -102,7 +102,7 @@ fn by_call() -> io::Result<Vec<Duration>> {
     Ok(seen)
 }
 
-/// How late frames begin, if turns wait until so long before a frame, and do not wait from there on.
+/// How late frames begin, if turns wait until `before` is left of the time to a frame, and not after that.
 fn frames(before: Duration) -> io::Result<Vec<Duration>> {
     let runtime = Runtime::new()?;
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! The system's allocator. It tells a function of each change: how many bytes more (or less) are held.
+//! The system's allocator. At each change it tells a function how many bytes more (or less) are held.
 //!
 //! The bytes are those that were asked for, without the allocator's own overhead.
 

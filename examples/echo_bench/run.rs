@@ -25,7 +25,7 @@ pub struct Results {
     pub deadline: Option<DeadlineCost>,
     pub cpus: Cpus,
     pub loader_cpu: Option<usize>,
-    /// CPUs that other processes took at least, on average.
+    /// How many CPUs other processes took on average: a lower bound.
     pub others: Option<f64>,
 }
 

@@ -171,8 +171,8 @@ impl Session {
         }
     }
 
-    /// Echoes until the end of file, which closing passes on. An async block, because an
-    /// `async fn` would store `self` twice.
+    /// Echoes until the end of file. The close at the end passes that on. It is an async block,
+    /// because an `async fn` would store `self` twice.
     #[allow(clippy::manual_async_fn)]
     fn run(self) -> impl Future<Output = ()> {
         async move {

@@ -158,7 +158,7 @@ impl Server {
 
     fn accept(&mut self) {
         if let Some(mut accepting) = self.accepting.take() {
-            // Behind a signal in the same turn, all that waits: the listener is closed then.
+            // After a signal in the same turn, it accepts all clients that wait: then it is closed.
             let max = if self.signals > 0 { QUEUE } else { BATCH };
             let queue = accepting.accept(self, max);
             self.keep_or_close(accepting, queue);
@@ -338,7 +338,7 @@ enum Next {
 }
 
 impl Connection {
-    /// At most one read and one write. Bytes that arrive or leave move the deadline.
+    /// At most one read and two writes. Bytes that arrive or leave move the deadline.
     #[inline(always)]
     fn drive(
         &mut self,

@@ -10,7 +10,8 @@ use netpoller::{Builder, Handle, Runtime};
 
 use super::Options;
 
-/// The ring's size: some 130,000 records, two for each message.
+/// The ring's size: some 130,000 records. A message makes two (in reactor mode one), and one more if it
+/// moves a deadline.
 #[cfg(feature = "trace")]
 const BYTES: usize = 4 << 20;
 

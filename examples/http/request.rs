@@ -72,7 +72,7 @@ pub fn take(bytes: &mut Vec<u8>) -> Result<Taken, Status> {
     Ok(Taken::Request(request))
 }
 
-/// Whether the client asks before it sends the body. It may expect nothing else.
+/// Whether the client asks before it sends the body. Any other expectation is refused.
 fn expects_continue(headers: &[Header<'_>]) -> Result<bool, Status> {
     let mut expected = values(headers, "expect").flat_map(list);
     match expected.next() {

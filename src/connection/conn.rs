@@ -49,8 +49,8 @@ pub struct Conn {
     pub(super) extra: Option<Box<Extra>>,
     /// The timer that judges the peer; `None` if none was set. One that was set may have fired.
     pub(super) judge_timer: Option<TimerKey>,
-    /// The tick from which the peer's idle time counts: its last sign of life (bytes came, or, while it
-    /// is not read, it took some), or when its time began anew.
+    /// The tick from which the peer's idle time counts: its last sign of life (it sent bytes or,
+    /// while it is not read from, took some), or when its time began anew.
     pub(super) heard_at: u64,
     /// The tick from which the next heartbeat counts; while the connection closes, the next check of
     /// acknowledgements.
@@ -100,7 +100,7 @@ pub(super) struct Extra {
     pub(super) handle: Option<ConnHandle>,
     /// Whether the peer meets the minimum rates, by direction; `None` while nothing is expected of it.
     pub(super) progress: [Option<Progress>; 2],
-    /// When bytes last went out, but for replies that went whole, or were queued from elsewhere; of a
+    /// When bytes last were queued from elsewhere, or went out, except as a reply that went whole; of a
     /// lingering connection, when input was last discarded.
     pub(super) sent_at: u64,
     /// What the peer had not acknowledged at the last check, while the connection closes.
@@ -462,7 +462,8 @@ impl Conn {
         self.shared.judges_by_time.set(true);
     }
 
-    /// Bytes that wait to be written, without those of this callback.
+    /// Bytes that wait to be written, without those that this callback has gathered for the one write at
+    /// its end (see [`Protocol`](crate::Protocol)).
     ///
     /// ```
     /// use netpoller::Conn;

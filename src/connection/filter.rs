@@ -111,8 +111,8 @@ pub trait Filter: 'static {
     fn incoming(&mut self, bytes: &[u8], io: &mut FilterIo) -> io::Result<usize>;
 
     /// The protocol, a handle or a heartbeat writes. Returns how many of the bytes are used; the
-    /// others are offered again, together with what is written next, and after each call of
-    /// [`incoming`](Filter::incoming).
+    /// others are offered again, together with what is written next, and after
+    /// [`incoming`](Filter::incoming) was offered the bytes of a read.
     ///
     /// ```
     /// use netpoller::FilterIo;

@@ -1,8 +1,8 @@
 //! Writing to a connection from elsewhere: by a handle on its thread, by its id on any thread. It only
 //! queues, and never calls back.
 //!
-//! What is put there for a connection is taken in under one lock, its inbox's. The first write from another
-//! thread, and each from this one, wakes the connection. Its next run takes all in.
+//! What is written waits in the connection's inbox, which has a lock. The first write from another thread,
+//! and each from this one, wakes the connection. Its next run takes in all that waits.
 
 // Mirrors a Go channel to the goroutine that writes.
 

@@ -77,9 +77,10 @@ pub use state::Drain;
 /// will serve it.
 ///
 /// The loop calls it, and nothing else runs on that thread meanwhile: no callback may block. Up to 256
-/// KiB that a callback writes go out in one write at its end. An error that it returns closes the
-/// connection once what was written before has been sent. A panic closes it at once; the other
-/// connections go on.
+/// KiB that a callback writes are gathered, and go out in one write at its end, unless bytes are queued
+/// already, or there is a [`Filter`] or a limit over all connections ([`Limits::with_most_queued_in_all`]).
+/// An error that a callback returns closes the connection once what was written before has been sent. A
+/// panic closes it at once; the other connections go on.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {

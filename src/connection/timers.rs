@@ -224,7 +224,7 @@ impl Conn {
 
     /// Whether a drain has to wait for this connection: bytes are queued or unused, a call of
     /// `writable` is owed, it is marked busy, it closes already, or there was traffic within the
-    /// grace. The answer counts when all that is ready has been read and written.
+    /// grace. Ask this when all that is ready has been read and written.
     pub(super) fn in_flight(&self) -> bool {
         let holds = self.is_full() || self.queued() > 0 || self.unused() > 0;
         let had_traffic = self.grace_at() > self.now();

@@ -617,8 +617,8 @@ impl<F> Server<F> {
     }
 
     /// During a drain, a connection stays open until there was no traffic on it, either way, for
-    /// this time, in case more follows: 1 s by default. Without idle timeout and heartbeat, bytes
-    /// from before the drain are dated by the clock's last reading before them. See
+    /// this time, in case more follows: 1 s by default. Without idle timeout and heartbeat, the time
+    /// of bytes from before the drain is the loop's last reading of the clock before they came. See
     /// [`ServerHandle::drain`](crate::ServerHandle::drain).
     ///
     /// ```

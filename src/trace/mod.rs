@@ -26,9 +26,9 @@
 //! # Time
 //!
 //! A record carries the last reading of the loop's clock. The loop does not read the clock for a record: it
-//! reads it before and after a wait, after closures that other threads have sent, and, on the system's clock
-//! and unless a watchdog logs, after a batch of machines. A [`Trace`] gives the time between two readings to
-//! the wait, if one lies between, and else in equal parts to the runs between; all other records take no
+//! reads it before and after a wait, after closures that other threads have sent, and, if the clock is the
+//! system's and no watchdog logs, after a batch of machines. A [`Trace`] gives the time between two readings
+//! to the wait, if one lies between, and else in equal parts to the runs between; all other records take no
 //! time. So the times never go back, a wait is exact (with the handing out after it), and one run among
 //! many is an estimate.
 //!
@@ -66,7 +66,7 @@ pub(crate) const THREAD: u64 = u64::MAX - 1;
 
 /// What a [`Record`] tells, and of what: the meaning of its `id` and `detail`.
 ///
-/// An id is that of the log: a slot or key in the lower half, a generation in the upper half.
+/// Ids are as in the log: a slot or key in the lower half, a generation in the upper half.
 ///
 /// ```
 /// # #[cfg(feature = "trace")]
@@ -108,7 +108,7 @@ pub enum Kind {
     Fired,
     /// The descriptor `id` is closed. What waited follows.
     Closed,
-    /// The record before hands out `id`: a machine, or the key of a foreign waker, which is
+    /// The previous record hands out `id`: a machine, or the key of a foreign waker, which is
     /// another executor's.
     Unpark,
     /// The foreign waker of the key `id` is woken. What it wakes follows.

@@ -85,7 +85,7 @@ def memory(count):
 
 
 def syscalls(short, long):
-    """Of the slope between a short and a long run under strace, which all threads are under."""
+    """The slope between a short and a long run under strace, which follows all threads."""
 
     def measure(peer):
         before, after = system.calls(peer, short), system.calls(peer, long)

@@ -28,7 +28,7 @@ class Step:
 
 RATE = Metric("rate", "messages/s", better="higher", chart=True)
 P50, P99, P999 = (Metric(q, f"{q} us", better="lower", chart=q == "p99") for q in ("p50", "p99", "p99.9"))
-MIDDLE = replace(P50, better="")  # of a closed loop: the rate, told again
+MIDDLE = replace(P50, better="")  # in a closed loop this only restates the rate
 USER = Metric("user_us", "user us each", "{:.3f}", "lower", chart=True)
 SYSTEM = Metric("system_us", "system us each", "{:.2f}", "lower")
 CPU = Metric("cpu_us", "CPU us each", "{:.2f}", "lower", chart=True)
@@ -112,7 +112,7 @@ class Plan:
 
     def deadline(self):
         timed = [peer for peer in self.roster.contestants if peer.deadlines]
-        metrics = [RATE, Metric("ratio", "of the rate without", "{:.2f}"), USER, Metric("added_ns", "user ns it added", "{:.0f}")]
+        metrics = [RATE, Metric("ratio", "rate / rate without a deadline", "{:.2f}"), USER, Metric("added_ns", "user ns it added", "{:.0f}")]
         measure = measures.deadline(self.seconds, self.warmup)
         yield Step("deadline", "A deadline moved on every read; 50 connections, 64 B", metrics, timed, measure)
 

@@ -82,7 +82,7 @@ class Loss:
     ours: list  # (name, figure, how much worse, how sure: a key of SURE)
 
     def those(self, sure):
-        """With those of ours alone that are behind so surely; None when there are none."""
+        """With only those of ours that are behind this surely; None when there are none."""
         some = [each for each in self.ours if each[3] == sure]
         return replace(self, ours=some) if some else None
 

@@ -128,7 +128,7 @@ class Roster:
             self.left_out["ours: proxy"] = f"does not build: {why}"
 
     def _build_rust(self):
-        """All at once; when that fails one by one, so that one that does not build spoils no other."""
+        """All at once; if that fails, one by one, so that one that does not build spoils no other."""
         say("building the peers in Rust")
         options = ["--target-dir", BUILT]  # not --locked: the lock names our own crate, whose version moves
         if self._cargo(*options) is None:

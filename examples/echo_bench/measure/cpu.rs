@@ -142,7 +142,7 @@ impl MachineTime {
         })
     }
 
-    /// How many CPUs others took since then at least, on average.
+    /// How many CPUs other processes took on average since then: a lower bound.
     pub fn others_since(self) -> Option<f64> {
         let now = MachineTime::now()?;
         let others = (now.busy - self.busy).saturating_sub(now.own - self.own) * TICK_NANOSECONDS;

@@ -7,7 +7,7 @@
 //! - Digits before a letter are no number, however many. Go stops reading where it is too large.
 //! - A zone that is no interface is an error. Go dials without it.
 //! - A name of hexadecimal numbers (`0x7f.1`), which the system takes for an address, does not exist.
-//! - No address means this computer (`127.0.0.1`) at once; Go shows a socket's control an empty one.
+//! - No address means this computer (`127.0.0.1`) at once; in Go a socket's control sees an empty address.
 //! - An error shows a literal address in the usual form, and Go as it was written.
 
 use std::cell::RefCell;
@@ -57,7 +57,7 @@ fn outcome(rules: Rules, network: &str, text: &str) -> Result<Outcome, String> {
     };
     let unsuitable = || format!("address {}: no suitable address found", unsuitable());
     let (ip, zone) = match literal(rules, host)? {
-        // Go tells it so; it is this computer, too.
+        // Go leaves it empty, and means this computer, too.
         _ if host.is_empty() && rules == Rules::Gos => return Ok(address("", port)),
         _ if host.is_empty() && six => return Ok(address("::1", port)),
         _ if host.is_empty() => return Ok(address("127.0.0.1", port)),

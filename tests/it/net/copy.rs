@@ -175,7 +175,7 @@ fn an_urgent_byte_in_the_source_holds_nothing_up() {
             sink.read_exact(&mut got[..6]).await.unwrap();
             assert_eq!(&got[..6], b"abcdef");
         }
-        // With the end already behind it, splice would call the mark the end.
+        // With the end already behind the urgent mark, splice would take the mark for the end.
         (&source).write_all(&flood).unwrap();
         send_urgent();
         source.shutdown(std::net::Shutdown::Write).unwrap();

@@ -58,7 +58,7 @@ fn deadlines_expire_and_their_errors_read_as_in_go() {
             format!("read udp {address}: i/o timeout")
         );
         assert!(error.is_timeout() && error.is_temporary());
-        // Expired stays expired, writes are not affected, and moved it works again.
+        // Expired stays expired, writes are not affected, and a moved deadline ends that.
         assert!(socket.recv(&mut [0]).await.unwrap_err().is_timeout());
         socket.send_to(b"x", address).await.unwrap();
         socket.set_deadline(None).unwrap();

@@ -84,7 +84,6 @@ fn waiters_that_are_dropped_leave_the_queue_and_hold_up_no_other() {
     let runtime = Runtime::new().unwrap();
     run_in(&runtime, async {
         let (server, client) = pair().await;
-        // Once the watchdog sleeps.
         yield_now().await;
         let idle = runtime.stats().waiters;
         let waits = |server: &TcpStream| {
@@ -303,7 +302,7 @@ fn what_queues_keeps_its_order_when_the_deadline_is_moved() {
         let mut second = Box::pin(ours.read(&mut two));
         assert!(poll_once(second.as_mut()).await.is_none());
         ours.set_read_deadline(Some(time::now())).unwrap();
-        // It has passed, and neither was polled; moved, both go on.
+        // The deadline has passed, and neither was polled: once it is moved, both go on.
         ours.set_read_deadline(None).unwrap();
         theirs.write_all(b"12").await.unwrap();
         assert_eq!(first.await.unwrap(), 1);

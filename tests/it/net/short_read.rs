@@ -1,4 +1,4 @@
-//! Invariant 6: a short read means that the kernel has no more only where that is so.
+//! Invariant 6: a short read counts as the last only where the kernel has no more.
 //!
 //! In both tests the reader is parked when the bytes come, so that one edge announces them all.
 

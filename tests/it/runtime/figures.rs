@@ -104,7 +104,7 @@ fn events_are_counted_by_turn() {
     assert!(events.sum() > 0);
     let by_bucket = events.buckets().map(|(_, count)| count);
     assert_eq!(by_bucket.sum::<u64>(), events.count());
-    // No bucket's greatest value times its count is less than what lies in it.
+    // What lies in a bucket is at most its greatest value times its count.
     let bound: u64 = events
         .buckets()
         .take(40)

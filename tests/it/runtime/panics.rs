@@ -69,7 +69,8 @@ static VTABLE: RawWakerVTable = RawWakerVTable::new(
     },
 );
 
-/// Polls a future once, and drops it when each clone of its waker panics as it is dropped.
+/// Polls a future once, calls `between`, and drops the future. During this drop each clone of its waker
+/// panics as it is dropped.
 fn drop_with_panicking_waker(mut future: Pin<Box<impl Future>>, between: impl FnOnce()) {
     // SAFETY: there is no data, and the functions of the vtable look at none.
     let waker = unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &VTABLE)) };

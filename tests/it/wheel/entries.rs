@@ -1,6 +1,5 @@
-//! Invariant 12: the wheel does not grow when deadlines move. It holds at most one entry that
-//! counts for each open descriptor, and twice the live timers and a constant, whatever is done to
-//! deadlines.
+//! Invariant 12: the wheel does not grow when deadlines move. Whatever is done to deadlines, it holds at most
+//! one live entry for each open descriptor, and of all entries at most twice the live timers and a constant.
 
 use std::time::{Duration, Instant};
 
