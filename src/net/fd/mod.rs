@@ -132,6 +132,7 @@ impl Fd {
 
     /// Parks the operation, after `may_try` said `Wait`. False if it has to ask `may_try` again:
     /// cloning a foreign waker may run any code, which may close the socket.
+    #[inline]
     fn park(&self, direction: Direction, waker: &Waker) -> bool {
         // The running machine's own waker needs no clone: its id is parked.
         let parked = ParkKey::of(self.home(), waker);
@@ -146,6 +147,7 @@ impl Fd {
         true
     }
 
+    #[inline]
     fn trace(&self, what: &str, direction: Direction) {
         let machine = context::running_machine;
         log::trace!("{what} {direction:?}: {self:?}, machine {}", machine());
@@ -238,6 +240,7 @@ impl<'a> Claim<'a> {
     /// Locks the direction. Then calls `attempt` (one system call) again and again, until it succeeds
     /// or fails, or the operation must wait. After Ready, call `release`: the lock is held, or
     /// queued for.
+    #[inline]
     fn poll_step<R>(
         &mut self,
         cx: &Context<'_>,
@@ -298,6 +301,7 @@ impl<'a> Claim<'a> {
     }
 
     /// Unlocks the direction, or leaves its queue, when the operation ends.
+    #[inline]
     fn release(&mut self) {
         self.fd.socket().release(self.direction, &mut self.lock);
     }
@@ -305,6 +309,7 @@ impl<'a> Claim<'a> {
 
 impl Drop for Claim<'_> {
     /// Of an operation that has not ended: empties the slot and unlocks, or leaves the queue.
+    #[inline]
     fn drop(&mut self) {
         #[cold]
         fn give_up(claim: &mut Claim<'_>) {

@@ -46,6 +46,7 @@ impl Needs {
 
 impl Fd {
     /// An operation that ends with the first successful try.
+    #[inline]
     pub(crate) fn op<'a, R>(
         &'a self,
         direction: Direction,
@@ -100,6 +101,7 @@ impl Fd {
 
     /// An operation of several tries that holds the lock until the last. `attempt` is told how many bytes
     /// moved before it. It says how many more did, or ends the operation by a `Break`.
+    #[inline]
     pub(crate) fn steps<'a, R, F>(&'a self, direction: Direction, attempt: F) -> Op<'a, F>
     where
         F: FnMut(&Fd, usize) -> io::Result<ControlFlow<R, usize>>,
@@ -131,6 +133,7 @@ where
 {
     type Output = io::Result<R>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let ended = loop {

@@ -32,6 +32,7 @@ impl<F> Unpin for ReadWith<'_, F> {}
 impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
     type Output = io::Result<R>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let fd = this.claim.fd;
@@ -67,6 +68,7 @@ impl<F: FnOnce(&[u8]) -> R, R> Future for ReadWith<'_, F> {
 impl Fd {
     /// Locks the direction and parks there, if it is uncontended, the socket is neither ready nor closed
     /// nor expired, and the waker is the running machine's own. Returns whether it did.
+    #[inline]
     fn park_at_once(&self, direction: Direction, waker: &Waker) -> bool {
         let socket = &self.desc.user_data;
         if self.desc.may_try(direction) != May::Wait || !socket.is_uncontended(direction) {
