@@ -60,9 +60,9 @@ const PAYLOAD: &[u8] = b"ping";
 ///
 /// On streams of this crate a ping waits until a `write_all` under way has ended.
 /// There are two limits. A payload that the socket does not take at once is written in parts, and
-/// another write may come between them. And a ping is written through futures-io's `AsyncWrite`; of
-/// the tasks that poll it so, a stream wakes only the last: beside a heartbeat, write by the stream's own methods
-/// and not through that trait.
+/// another write may come between them. And a ping is written through futures-io's `AsyncWrite`: a
+/// stream wakes only the last task that polls it so. Beside a heartbeat, write by the stream's own methods and
+/// not through that trait.
 #[must_use = "a heartbeat stops when it is dropped"]
 #[doc(alias = "Pinger")]
 pub struct Heartbeat {

@@ -50,7 +50,7 @@
 //! | give an address | [`ToAddr`]: `"host:port"` as Go reads it, a socket address, or a pair |
 //! | read and write a pipe, a terminal, a child's I/O | [`Pipe`] |
 //! | wait for any other descriptor | [`Source`], [`Direction`] |
-//! | serve with tasks | [`Serve`]: tasks for connections, a back-off without descriptors, a limit |
+//! | serve with tasks | [`Serve`]: tasks for connections, a back-off in a shortage, a limit |
 //! | serve without tasks | [`Protocol`], with its [`Conn`]; [`Server`], [`Bound`], [`ServerHandle`]; [`Dispatch`], [`Peer`], [`Limits`], [`ServerStats`], [`WorkerStats`]; [`Drain`], [`CloseReason`]; see [`connection`] |
 //! | write to such a connection from elsewhere | on its thread by a [`ConnHandle`]; from any thread by its [`ConnId`], with [`ServerHandle::write`] |
 //! | move bytes between two ends | [`copy()`], [`copy_bidirectional`], [`Relay`] |

@@ -234,7 +234,7 @@ const FATAL: [i32; 5] = [
 ];
 
 /// Whether an accept failed for want of something, or by one connection's fault, so that the next
-/// may succeed. An error without a number is not the system's: a passed deadline is temporary as well,
+/// may succeed. An error without a number is not the system's: a timeout of ours is `is_temporary` too,
 /// but it ends the loop.
 fn may_pass(error: &io::Error) -> bool {
     number(error).is_some_and(|number| !FATAL.contains(&number))

@@ -124,7 +124,7 @@ macro_rules! carriers {
             /// is under way too.
             ///
             /// "Now" and the past expire at once, even with data waiting. Expired stays expired until
-            /// the deadline is moved. Moving it later touches no timer: do it on every byte.
+            /// the deadline is moved. Moving it later costs a store: do it on every byte.
             ///
             /// ```
             /// # fn main() -> std::io::Result<()> {

@@ -435,7 +435,7 @@ impl Accepted {
 }
 
 /// Sets, on a listener made elsewhere, what Go sets on each TCP connection: what is accepted inherits it. A
-/// keep-alive that the listener has stays.
+/// listener's own keep-alive stays.
 pub(crate) fn set_defaults(listener: &impl AsFd) {
     let socket = SockRef::from(listener);
     match socket.keepalive() {

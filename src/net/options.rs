@@ -438,7 +438,7 @@ impl KeepAlive {
     }
 }
 
-/// What Go sets on every TCP socket. As there, a system that refuses one of them fails nothing.
+/// What Go sets on every TCP socket. As there, if the system refuses one of them, nothing fails.
 pub(crate) fn set_on_all(socket: &SockRef<'_>, keepalive: Option<KeepAlive>) {
     let set = [
         socket.set_tcp_nodelay(true),

@@ -22,7 +22,7 @@ use crate::runtime::{context, lent};
 /// written by read(2) and write(2), and can be waited for. Reads, writes, deadlines and closing are
 /// those of a [`Stream`](crate::net::Stream).
 ///
-/// A write that no reader is left for fails with [`BrokenPipe`](io::ErrorKind::BrokenPipe) where
+/// A write with no reader left fails with [`BrokenPipe`](io::ErrorKind::BrokenPipe) where
 /// SIGPIPE is ignored, as it is in a Rust program. A C host has to ignore it first.
 ///
 /// A cheap handle: clones are the same descriptor, and closing one closes all. Reads queue up

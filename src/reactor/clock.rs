@@ -17,7 +17,7 @@ const ALMOST_A_TICK: Duration = Duration::from_nanos(999_999);
 const LATEST: u64 = u64::MAX - 1;
 
 /// The memo (see `Clock`) holds a deadline only while it is at least so many ticks after the last reading.
-/// If a remembered one is set when that reading is over 10 s old, it may have passed: then it expires in a
+/// A remembered deadline that is set when that reading is over 10 s old may have passed: it expires in a
 /// later turn.
 const PLAINLY_AHEAD: u64 = 10_000;
 
@@ -39,7 +39,7 @@ pub(crate) struct Clock {
     /// The last reading in ticks, rounded up, and the instant of that tick.
     next: Cell<(Tick, Instant)>,
     /// The tick of the last deadline that was `PLAINLY_AHEAD`, with the instants at which the previous tick
-    /// and this begin: what lies between rounds up to this. The next deadlines often lie there.
+    /// and this begin: all between belongs to this. The next deadlines often lie there.
     memo: Cell<Option<(Tick, Instant, Instant)>>,
 }
 

@@ -529,7 +529,8 @@ impl<W, T> PollDesc<W, T> {
 
     // ---- deadlines ----
 
-    /// Moves a direction's deadline; `None` clears it. Moving it later only stores it: no timer is touched.
+    /// Moves a direction's deadline; `None` clears it. Moving it later only stores it: no timer is touched
+    /// (except on a virtual clock).
     ///
     /// If `when` has passed, the deadline expires at once, even if there is data to read. (If the loop was held up
     /// for more than ten seconds, it may expire in a later turn.) If the old deadline had expired, operations

@@ -255,7 +255,7 @@ pub trait Selector {
 /// # fn main() -> std::io::Result<()> {
 /// use netpoller::Reactor;
 /// use netpoller::reactor::MioSelector;
-/// // The same as `Reactor::new`: a selector of your own wraps it.
+/// // As `Reactor::new`. A selector of your own may wrap this one.
 /// let reactor: Reactor<usize> = Reactor::with(Box::new(MioSelector::new()?));
 /// assert_eq!(reactor.descriptors(), 0);
 /// # Ok(())

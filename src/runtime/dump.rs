@@ -280,7 +280,7 @@ impl Dump {
     ///
     /// | name | value |
     /// |---|---|
-    /// | `on` | `read`, `write`, `accept`, `connect`, `hang-up`; `read-lock`, `write-lock`: another operation has the direction; `sleep`, `timer` (one that judges a peer); `join`; `scope`: its end; `permit`: to have one more connection; `descriptor`: that one becomes free; `blocking-job` and `look-up`: its result; of a server's worker `order`, `arrival`: from another worker, and `connections`: their end |
+    /// | `on` | `read`, `write`, `accept`, `connect`, `hang-up`; `read-lock`, `write-lock`: another operation has the direction; `sleep`, `timer` (one that judges a peer); `join`; `scope`: its end; `permit`: to have one more connection; `descriptor`: that one becomes free; `blocking-job` and `look-up`: its result; of a server's worker: `order`; `arrival`: from another worker; `connections`: their end |
     /// | `network`, `local`, `peer` | of the descriptor, unless the machine has the same |
     /// | `left_seconds` | until the deadline, or the timer; zero once that has passed |
     /// | `behind` | the id of the machine that is joined, or that has the lock |

@@ -61,7 +61,7 @@ impl Scheduler {
         let Some(body) = body else { return };
         self.end_machine(id, body, Some(JoinError::aborted()));
         // A turn skips the ids of machines that have ended. But calls that spawn and abort faster than the
-        // turns run would make the queues grow, and what is queued behind such ids wait.
+        // turns run would lengthen the queues, and delay what is behind such ids.
         // A clock of the user's may abort while the netpoller is asked.
         let Ok(queued) = self.queue.try_borrow().map(|queue| queue.len()) else {
             return;

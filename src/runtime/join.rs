@@ -2,7 +2,7 @@
 //!
 //! Two sides share a cell: the sender, which is a task or work on another thread, and the receiver, which
 //! waits for the value. A task's handle uses the task's id only to abort it, and only while the cell is
-//! open, since until it closes the id is this task's.
+//! open: later the id may be another task's.
 //!
 //! | `value` | open | meaning | moved there by |
 //! |---|---|---|---|

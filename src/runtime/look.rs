@@ -1,5 +1,5 @@
 //! Makes a dump, in the loop's thread and in portions: reads tables, polls nothing, and runs no code of
-//! the user's but a clock that was given.
+//! the user's but a clock and a selector's break that were given.
 //!
 //! ```text
 //!   PORTION keys of each table: machines, descriptors, timers, notes ──► the next keys ──► … ──► `finish`

@@ -1,7 +1,7 @@
 //! What other threads see of a loop: which machine runs, since when, and where it was spawned. And a
 //! thread that watches it.
 //!
-//! The loop publishes by plain stores, and `batch` and `origins` under a lock each. If another thread takes
+//! The loop publishes by plain stores; `batch` and `origins` have a lock each. If another thread takes
 //! two equal samples, one run has lasted from the first to the second: each run of a machine, of the root
 //! and of a job has a number of its own.
 

@@ -363,7 +363,7 @@ impl Scheduler {
         (figures.machines.get() - runs) as usize
     }
 
-    /// `gone` ids have left the queue: its front is this round.
+    /// `gone` ids have left the front of the queue, which is this round.
     fn shorten_round(&self, gone: usize) {
         let left = self.left_in_round.get().saturating_sub(gone);
         debug_assert!(left <= self.queue.borrow().len());

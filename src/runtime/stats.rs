@@ -24,7 +24,7 @@ type Buckets<T> = [[T; 8]; 8];
 
 const LAST: usize = 63;
 
-/// How many values there were, by their number of bits. Of a loop's figures, see
+/// Counts of values, by how many bits a value has. Of a loop's figures, see
 /// [`Handle::stats`](crate::Handle::stats).
 ///
 /// ```
@@ -199,7 +199,7 @@ figures! {
     /// How long each turn took, without its wait for the selector.
     turn_time: SharedHistogram => Histogram,
     /// The loop's lag: for each turn with a timer or a deadline that was due, how late the turn was for the
-    /// earliest of them.
+    /// earliest of them. One that has moved later counts at its earlier time.
     lag: SharedHistogram => Histogram,
     /// How long each machine and each root waited from when the loop made it runnable until it ran. A
     /// wake from another thread counts from the turn that learns of it.

@@ -10,11 +10,11 @@
 // | is canceled   | index is freed    | the entry is stale                                        |
 // | fires         | index is freed    | the entry is removed                                      |
 //
-// | number       | kept in                     | tells apart                                             |
-// |--------------|-----------------------------|---------------------------------------------------------|
-// | `index`      | a `TimerKey`, an `EntryKey` | the timers of the slab                                  |
-// | `number`     | an `EntryKey`, a `Timer`    | a timer's entry from the stale entries of its index     |
-// | `generation` | a `TimerKey`, a `Timer`     | the successive timers of one index: their first numbers |
+// | number       | kept in                     | tells apart                                                |
+// |--------------|-----------------------------|------------------------------------------------------------|
+// | `index`      | a `TimerKey`, an `EntryKey` | the timers of the slab                                     |
+// | `number`     | an `EntryKey`, a `Timer`    | a timer's entry from the stale entries of its index        |
+// | `generation` | a `TimerKey`, a `Timer`     | the successive timers of one index: it is the first number |
 
 use std::mem;
 use std::num::NonZeroU32;
@@ -235,8 +235,8 @@ impl<V> Timers<V> {
         self.slab.iter().map(|(_, timer)| timer.when).min()
     }
 
-    /// Moves to tick `now` and gives the values of the timers due by then to `fire`, by ticks
-    /// (overdue ones in any order), until `budget` is used up. Returns whether more is due: then call again.
+    /// Moves to tick `now` and gives `fire` the values of the timers due by then, in tick order
+    /// (overdue ones in any), until `budget` is used up. Returns whether more is due: then call again.
     ///
     /// The budget is that of [`Wheel::advance`]; a stale entry costs as much of it as a timer that
     /// fires. O(1) when nothing is due.

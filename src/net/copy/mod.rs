@@ -46,7 +46,7 @@ pub use transfer::{CopySink, CopySource};
 /// # }
 /// ```
 ///
-/// Each end's deadline holds. Another operation may read between two reads, and write once all that one
+/// Each end's deadline holds. Another operation may read between two reads, and write when all that one
 /// read brought is written.
 ///
 /// # Errors

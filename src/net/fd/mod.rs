@@ -261,7 +261,7 @@ impl<'a> Claim<'a> {
                 May::Try => {}
             }
             match context::has_budget() {
-                // If it has yielded, that was for this try: a later one without budget yields again.
+                // A yield is for one try: a later try without budget yields again.
                 true => self.yielded = false,
                 // The other machines run first.
                 false => ready!(self.poll_yield(cx)),

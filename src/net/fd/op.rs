@@ -221,7 +221,7 @@ impl Fd {
 
     /// Stores the key of a poller's waker in `SocketExtra::pollers`, where an operation that locks the
     /// direction finds it; and also in the slot if the direction is not locked and not ready. There it replaces
-    /// what `poll_step` parked, which no operation could wake.
+    /// what `poll_step` parked: an operation that locks the direction finds only `pollers`.
     fn keep_poller(&self, direction: Direction, waker: Waker) {
         let poller = ParkKey::keep(waker);
         self.socket().keep_poller(direction, poller);
