@@ -45,8 +45,9 @@ fn main() -> ExitCode {
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How many payloads may wait for one client.
 const BACKLOG: usize = 1024;
-/// How many payloads go out in one write, so that a client keeps up with many that talk at once.
-const BATCH: usize = 16;
+/// Short payloads go out together, up to so many bytes in one write: so a client keeps up with many that
+/// talk at once.
+const BATCH: usize = 4096;
 
 /// The clients that are there.
 #[derive(Clone, Default)]
@@ -130,14 +131,33 @@ impl Member {
         queue.push_back(payload);
     }
 
+    /// What goes out in the next write: the first payload, and those behind it as far as there is room.
+    fn first(&self) -> Vec<Rc<[u8]>> {
+        let queue = self.queue.borrow();
+        let mut bytes = 0;
+        let fits = |payload: &&Rc<[u8]>| {
+            bytes += payload.len();
+            bytes <= BATCH
+        };
+        let fitting = queue.iter().take_while(fits).count().max(1);
+        queue.iter().take(fitting).cloned().collect()
+    }
+
     /// Delivers until the queue is empty.
     async fn deliver(self: Rc<Self>) {
         loop {
-            let first: Vec<Rc<[u8]>> = self.queue.borrow().iter().take(BATCH).cloned().collect();
-            if first.is_empty() {
-                return;
-            }
-            match common::write_patiently(&self.stream, &first.concat(), Some(PATIENCE)).await {
+            let first = self.first();
+            let joined;
+            let bytes = match &first[..] {
+                [] => return,
+                // A long one is not copied: all clients share it.
+                [one] => &one[..],
+                several => {
+                    joined = several.concat();
+                    &joined
+                }
+            };
+            match common::write_patiently(&self.stream, bytes, Some(PATIENCE)).await {
                 Ok(()) => drop(self.queue.borrow_mut().drain(..first.len())),
                 Err(error) if error.is_timeout() => {
                     let text = format!("dropped: it took nothing for {PATIENCE:?}");

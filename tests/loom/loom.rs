@@ -15,7 +15,7 @@ models! {
     wakes_of_two_machines_and_a_job_all_come_and_no_break_is_made_twice
     after_a_break_that_failed_the_next_wake_breaks_again
     after_a_break_that_failed_a_second_wake_of_the_same_machine_breaks_too
-    a_job_that_is_sent_while_the_runtime_ends_runs_is_dropped_or_comes_back
+    a_job_that_is_sent_while_the_runtime_ends_runs_or_is_dropped
     a_clock_that_waits_for_blocking_jobs_learns_of_the_last
     no_more_connections_than_permits_and_each_waiter_gets_one
     a_waiter_that_gives_up_loses_no_permit

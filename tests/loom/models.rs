@@ -143,7 +143,7 @@ pub fn after_a_break_that_failed_a_second_wake_of_the_same_machine_breaks_too() 
     });
 }
 
-pub fn a_job_that_is_sent_while_the_runtime_ends_runs_is_dropped_or_comes_back() {
+pub fn a_job_that_is_sent_while_the_runtime_ends_runs_or_is_dropped() {
     model(|| {
         let netpoller = Loop::new(0);
         let done = Arc::new(AtomicUsize::new(0));
