@@ -57,8 +57,8 @@ macro_rules! handles {
             /// `readable` or `writable` would then return at once: for such calls there are
             /// [`Stream::io`] and [`Stream::try_io`].
             ///
-            /// A close that comes while it is lent is put off until it is back. Don't wait inside. From
-            /// the first call on a short read or write proves nothing (the closure may have set up
+            /// A close that comes while it is lent is put off until it is back. Don't wait inside. After
+            /// the first call a short read or write proves nothing (the closure may have set up
             /// kTLS, say), and costs one system call more.
             ///
             /// ```
@@ -233,7 +233,7 @@ macro_rules! carriers {
 
             /// Makes a system call of your own (`sendfile`, say) on the lent descriptor, again and
             /// again as the direction becomes ready, until it says something other than
-            /// `WouldBlock`. Like a read or a write of ours it has the direction to itself
+            /// `WouldBlock` or `Interrupted`. Like a read or a write of ours it has the direction to itself
             /// meanwhile.
             ///
             /// ```

@@ -413,7 +413,7 @@ impl<S: mio::event::Source> Source<S> {
     }
 
     /// Tries `attempt` whenever the direction is ready, until it says something other than
-    /// `WouldBlock`.
+    /// `WouldBlock` or `Interrupted`.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

@@ -25,7 +25,8 @@
 //! ```
 // Imports nothing of tasks or sockets. Mirrors Go's runtime/netpoll.go: its `poll_runtime_` functions
 // `pollOpen`, `pollClose`, `pollReset` (`check`; it stores pdNil before the try, we after EAGAIN:
-// `drained`), `pollWait` (`park`), `pollSetDeadline` and `pollUnblock` (`evict`), and `netpoll` itself.
+// `drained`), `pollWait` (`park`), `pollSetDeadline` and `pollUnblock` (`evict`); and the `netpoll` of each
+// platform's file.
 //
 // # One turn
 //

@@ -92,7 +92,7 @@ pub enum TryIo<R, W> {
     Done(R, W),
     /// The operation has to wait, and the `W` is parked. A turn will hand it out: try again then.
     Parked,
-    /// The operation was not called: its deadline has passed, or the descriptor is closed.
+    /// The operation did not succeed: its deadline has passed, or the descriptor is closed.
     Refused(Refusal, W),
 }
 

@@ -1,8 +1,8 @@
 //! Panics of the user's code, caught where they happen.
 //!
 //! A panic stays with the machine whose code it was. So the loop runs and drops each machine and each
-//! job through here, and a machine wakes the waker of another one with [`wake_quietly`]. A machine's
-//! own waker is woken without that: its panic is that machine's.
+//! job through here, and a machine wakes the waker of another one with [`wake_quietly`]. The waker that a
+//! machine was polled with is woken without that: its panic is that machine's.
 
 use std::any::Any;
 use std::mem;

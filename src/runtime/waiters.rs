@@ -125,7 +125,7 @@ thread_local! {
     static WAITERS: RefCell<Waiters> = RefCell::default();
 }
 
-/// A descriptor was closed, or will be before anything else runs.
+/// A descriptor was closed, or soon will be.
 pub(crate) fn descriptor_closed() {
     // The waiters are taken out first: waking may run any code.
     let waiters = WAITERS.try_with(|waiters| waiters.borrow_mut().take_all());

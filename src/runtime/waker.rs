@@ -134,7 +134,7 @@ impl Remote {
         self.put(|mail| mail.jobs.push_back(job))
     }
 
-    /// As [`send`](Remote::send), another job of the runtime's own. The next turn runs all of them.
+    /// As [`send`](Remote::send), for a job of the runtime's own. The next turn runs all of them.
     pub(crate) fn tell(&self, job: Job) -> bool {
         self.put(|mail| mail.told.push_back(job))
     }

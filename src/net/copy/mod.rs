@@ -46,8 +46,8 @@ pub use transfer::{CopySink, CopySource};
 /// # }
 /// ```
 ///
-/// Each end's deadline holds. Another operation may read between two reads, and write when all that one
-/// read brought is written.
+/// Each end's deadline holds. Another operation may read between two reads, and write once all of a read is
+/// written.
 ///
 /// # Errors
 ///

@@ -294,7 +294,7 @@ impl<'a> Claim<'a> {
         Poll::Ready(Err(Failure::Refused(refusal)))
     }
 
-    /// Charges an operation, or yields to the other machines if the budget is used up: once before each try.
+    /// Charges an operation. Without budget it yields to the other machines first, once before each try.
     #[cold]
     fn poll_yield(&mut self, cx: &Context<'_>) -> Poll<()> {
         context::poll_yield(&mut self.yielded, cx.waker())

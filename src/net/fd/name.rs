@@ -146,7 +146,7 @@ impl Fd {
     }
 }
 
-/// As log lines name it: `tcp 127.0.0.1:1->127.0.0.1:2 (3:0)`.
+/// As log lines name it: `tcp 127.0.0.1:1->127.0.0.1:2 (Token(3.0))`.
 impl fmt::Debug for Fd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.network().name())?;
