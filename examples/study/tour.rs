@@ -217,7 +217,7 @@ pub const STEPS: [Step; 10] = [
                     scenes::MUCH,
                 ),
                 check(
-                    "Nothing was registered again: still 2, as before: listener and client",
+                    "Nothing was registered again: still 2, as before: listener and connection",
                     "/6/registrations",
                     "is",
                     "/0/registrations",
@@ -564,7 +564,7 @@ pub const STEPS: [Step; 10] = [
         title: "A storm of timers",
         sentence: "Four thousand five hundred sleeps end in the same millisecond: a turn fires a portion, runs a batch, and \
                    asks the kernel again before it goes on.",
-        why: "A loop that fired them all at once would keep its sockets waiting. A turn looks at 4,096 entries \
+        why: "A loop that fired them all at once would keep its sockets waiting. A turn hands out 4,096 entries \
               of a wheel at most, and runs 1,024 machines at most. A \
               heartbeat is a message that the server sends (here a ping) when nothing has come from the peer \
               for an interval. The heartbeats of connections that were opened together are spread, so that \

@@ -41,7 +41,7 @@ pub struct Limits {
     /// Without room a write is refused, and the connection goes on; in a callback it is refused only if
     /// the peer does not take the bytes at once. If the peer took a part, the connection ends.
     pub most_queued_in_all: usize,
-    /// Bytes that [`Protocol::data`](crate::Protocol::data) has not used. By default 1 MiB. More of
+    /// Bytes that [`Protocol::data`](crate::Protocol::data) has seen and not used. By default 1 MiB. More of
     /// them end the connection, and so does a [need](crate::Conn::need) of more. The peer is not
     /// told: to say "too long", count in `data`, and close.
     pub most_unused: usize,

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | Serving | `Dispatcher::new` | Draining, Stopped |
 //! | Draining | [`ServerHandle::drain`](super::ServerHandle::drain); a watch's first signal | Stopped; Draining with a shorter limit |
-//! | Stopped | [`ServerHandle::stop`](super::ServerHandle::stop); a watch's next signal; a worker that fails; under `Bound::run`, a panic of the first worker, or a thread that could not be started | - |
+//! | Stopped | [`ServerHandle::stop`](super::ServerHandle::stop); a watch's next signal; under `Bound::run`, a worker that fails, a panic of the first worker, or a thread that could not be started | - |
 //!
 //! Until all workers have started, they see no order but Stopped.
 //!

@@ -617,8 +617,8 @@ impl<F> Server<F> {
     }
 
     /// During a drain, a connection stays open until there was no traffic on it, either way, for
-    /// this time, in case more follows: 1 s by default. Without idle timeout and heartbeat, the time
-    /// of bytes from before the drain is the loop's last reading of the clock before they came. See
+    /// this time, in case more follows: 1 s by default. Without idle timeout and heartbeat, bytes
+    /// from before the drain have the time of the loop's last reading of the clock. See
     /// [`ServerHandle::drain`](crate::ServerHandle::drain).
     ///
     /// ```
@@ -724,10 +724,10 @@ impl<F> Server<F> {
     /// (a service manager's socket, say), a [`ListenConfig`] with an address, or several of them: see
     /// [`Listeners`]. With [`with_peer`](Server::with_peer) the protocol may depend on the listener.
     ///
-    /// With several workers, the first one accepts from a listener that was given, and hands each
-    /// connection over to the worker that has the fewest.
+    /// With several workers, the first one accepts from a listener of std's, and hands each connection
+    /// over to the worker that has the fewest.
     ///
-    /// A given listener becomes non-blocking. A TCP one also sends without delay, as Go's connections
+    /// A listener of std's becomes non-blocking. A TCP one also sends without delay, as Go's connections
     /// do. A Unix listener's path stays when the server ends.
     ///
     /// ```

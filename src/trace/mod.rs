@@ -26,8 +26,8 @@
 //! # Time
 //!
 //! A record carries the last reading of the loop's clock. The loop does not read the clock for a record: it
-//! reads it before and after a wait, after closures that other threads have sent, and, if the clock is the
-//! system's and no watchdog logs, after a batch of machines. A [`Trace`] gives the time between two readings
+//! reads it before and after a wait, after closures that other threads have sent, and, on the system's clock
+//! and without a watchdog, after a batch of machines. A [`Trace`] gives the time between two readings
 //! to the wait, if one lies between, and else in equal parts to the runs between; all other records take no
 //! time. So the times never go back, a wait is exact (with the handing out after it), and one run among
 //! many is an estimate.

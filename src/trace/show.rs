@@ -87,7 +87,7 @@ impl Trace {
             let now = time_of(&same[0]);
             rest = &rest[same.len()..];
             let time = rest.first().map_or(0, |next| time_of(next) - now);
-            // If the clock stood still over several waits, the last wait takes the time.
+            // If the clock stood still over several waits, the last wait takes the time, or the runs after it.
             let wait = same.iter().rposition(|words| is(words, Kind::Wait));
             let since = &same[wait.unwrap_or(0)..];
             let runs = since.iter().filter(|words| is(words, Kind::Run)).count() as u64;

@@ -314,7 +314,7 @@ fn a_need_holds_where_the_callback_has_used_everything_too() {
 #[test]
 fn a_wait_holds_for_its_own_offer_alone_also_when_all_of_that_is_used() {
     let script = Script {
-        // Then the connection keeps what it knows of itself.
+        // With an id, the connection keeps its `Extra`, and `waits` in it.
         open: |conn| {
             conn.id();
             Ok(())

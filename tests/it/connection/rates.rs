@@ -438,7 +438,7 @@ fn no_bytes_are_expected_of_a_peer_while_the_connection_is_busy() {
 
 #[test]
 fn what_comes_while_the_connection_is_busy_counts_for_the_peer() {
-    // The first message keeps the connection busy for three seconds. A line is a message after it.
+    // The first message keeps the connection busy for three seconds. After it, a line is a message.
     let script = Script {
         data: |conn, bytes| {
             if bytes.ends_with(b"\n") {

@@ -7,7 +7,7 @@
 //! - Digits before a letter are no number, however many. Go stops reading where it is too large.
 //! - A zone that is no interface is an error. Go dials without it.
 //! - A name of hexadecimal numbers (`0x7f.1`), which the system takes for an address, does not exist.
-//! - No address means this computer (`127.0.0.1`) at once; in Go a socket's control sees an empty address.
+//! - A missing address is `127.0.0.1` at once; in Go a socket's control sees an empty address.
 //! - An error shows a literal address in the usual form, and Go as it was written.
 
 use std::cell::RefCell;
@@ -207,7 +207,7 @@ fn literal(rules: Rules, host: &str) -> Result<Option<(Ipv6Addr, String)>, Strin
     }
 }
 
-/// `lo` is the first interface. Of a zone that is none, Go dials the address without one; we say so.
+/// `lo` is the first interface. If a zone is no interface, Go dials without it; ours is an error.
 fn scope(rules: Rules, host: &str, zone: &str) -> Result<String, String> {
     match (rules, zone.parse::<u32>()) {
         (Rules::Gos, _) => Ok(format!("%{zone}")),

@@ -57,7 +57,7 @@ fn wait<'a>(dump: &'a Value, name: &str) -> &'a Value {
     &machine["waits"][0]
 }
 
-/// That many seconds, or up to a minute less: rounded up to a tick.
+/// That many seconds, a tick more, or up to a minute less.
 fn is_about(seconds: &Value, time: Duration) -> bool {
     let (seconds, time) = (seconds.as_f64().unwrap(), time.as_secs_f64());
     seconds <= time + 0.001 && seconds > time - 60.0

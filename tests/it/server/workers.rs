@@ -308,7 +308,7 @@ fn none_or_zero_workers_means_one_for_each_cpu() {
 
 #[test]
 fn blocking_jobs_that_bind_and_dial_names_in_runtimes_of_their_own_all_end() {
-    /// As many as the pool has threads, and more than look names up.
+    /// As many as each of the two pools has threads.
     const JOBS: usize = 64;
     let _watchdog = watchdog();
     let all_began = Arc::new(Barrier::new(JOBS));
