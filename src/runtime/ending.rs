@@ -82,8 +82,8 @@ impl Scheduler {
     pub(crate) fn shut_down(&self) {
         self.remote.close().into_iter().for_each(drop_for_good);
         for _ in 0..ATTEMPTS {
-            // The machines go first, since that closes their sockets. Then the operations that other
-            // executors poll fail, where they would else wait for ever.
+            // The machines go first, since that closes their sockets. Then what waits in other executors is
+            // woken, and fails. It would else wait for ever.
             self.take_machines().into_iter().for_each(drop_for_good);
             self.wake_foreign_waiters();
         }

@@ -288,8 +288,8 @@ impl Stopwatch {
         }
     }
 
-    /// The wait of this turn has ended. If a timer has fired or a deadline has expired, `due` is what was
-    /// the next tick with an entry before the turn.
+    /// The wait of this turn has ended. If a timer has fired or a deadline has expired, `due` is the tick
+    /// that the next entry had before the turn.
     pub(super) fn wait_ended(&self, clock: &Clock, figures: &Figures, due: Option<Tick>) {
         if OBSERVES {
             self.awake.set(clock.now());

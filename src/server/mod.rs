@@ -618,7 +618,7 @@ impl<F> Server<F> {
 
     /// During a drain, a connection stays open until there was no traffic on it, either way, for
     /// this time, in case more follows: 1 s by default. Without idle timeout and heartbeat, bytes
-    /// from before the drain have the time of the loop's last reading of the clock. See
+    /// from before the drain count as traffic of the moment when the loop last read its clock. See
     /// [`ServerHandle::drain`](crate::ServerHandle::drain).
     ///
     /// ```

@@ -78,7 +78,7 @@ def readme_text(run):
     parts += run.notes
     if run.left_out:
         parts.append("Left out: " + "; ".join(run.left_out) + ".")
-    parts.append("**Where a peer wins** every round, beside the better of our losing modes. " + losses_brief(run.sections))
+    parts.append("**Where a peer wins** every round; for each, the better of our losing modes, and the peer. " + losses_brief(run.sections))
     return "\n\n".join(parts)
 
 
