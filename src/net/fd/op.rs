@@ -220,8 +220,8 @@ impl Fd {
     }
 
     /// Stores the key of a poller's waker in `SocketExtra::pollers`, where an operation that locks the
-    /// direction finds it; and also in the slot if the direction is not locked and not ready. Both have the same
-    /// key, so that the waker is woken once. It replaces the key that `poll_step` parked.
+    /// direction finds it; and also in the slot if the direction is not locked and not ready. Both have the
+    /// same key, so that the waker is woken once. It replaces the key that `poll_step` parked.
     fn keep_poller(&self, direction: Direction, waker: Waker) {
         let poller = ParkKey::keep(waker);
         self.socket().keep_poller(direction, poller);
