@@ -5,7 +5,7 @@
 //!   accept, with a permit ──► `take` has the connection
 //!        ▲  │ no permit, or a shortage
 //!        │  ▼
-//!   wait for a permit, or for the back-off         (a close of the listener ends it, or its deadline)
+//!   wait for a permit, or for the back-off         (ends when the listener closes or times out)
 //! ```
 //!
 //! Dropping the loop's future loses no connection and no permit. To end the loop, drop it: a server

@@ -38,8 +38,8 @@ pub(crate) struct Clock {
     now: Cell<Instant>,
     /// The last reading in ticks, rounded up, and the instant of that tick.
     next: Cell<(Tick, Instant)>,
-    /// The tick of the last deadline that was `PLAINLY_AHEAD`, with the instants at which the previous tick
-    /// and this begin: all between belongs to this. The next deadlines often lie there.
+    /// The tick of the last deadline that was `PLAINLY_AHEAD`, with two instants: the beginnings of the tick
+    /// before it and of itself. A deadline between them rounds up to this tick, and the next one often does.
     memo: Cell<Option<(Tick, Instant, Instant)>>,
 }
 

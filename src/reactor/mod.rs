@@ -24,7 +24,7 @@
 //! # }
 //! ```
 // Imports nothing of tasks or sockets. Mirrors Go's runtime/netpoll.go: its `poll_runtime_` functions
-// `pollOpen`, `pollClose`, `pollReset` (`check`; it stores pdNil before the try, we after EAGAIN:
+// `pollOpen`, `pollClose`, `pollReset` (`check`; Go stores pdNil before the try, we after EAGAIN:
 // `drained`), `pollWait` (`park`), `pollSetDeadline` and `pollUnblock` (`evict`); and the `netpoll` of each
 // platform's file.
 //

@@ -618,7 +618,7 @@ impl<F> Server<F> {
 
     /// During a drain, a connection stays open until there was no traffic on it, either way, for
     /// this time, in case more follows: 1 s by default. Without idle timeout and heartbeat, bytes
-    /// from before the drain count as traffic of the moment when the loop last read its clock. See
+    /// that came before the drain are dated by the clock's last reading before they were used. See
     /// [`ServerHandle::drain`](crate::ServerHandle::drain).
     ///
     /// ```

@@ -46,7 +46,7 @@ pub use transfer::{CopySink, CopySource};
 /// # }
 /// ```
 ///
-/// Each end's deadline holds. Another operation may read between two reads, and write once all of a read is
+/// Each end's deadline holds. Another operation may read between two reads; or write, after all of a read was
 /// written.
 ///
 /// # Errors

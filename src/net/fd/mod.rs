@@ -2,7 +2,7 @@
 //! close around it.
 //!
 //! Every operation that waits goes through [`Claim::poll_step`], except the fast path of `read_with.rs`,
-//! [`Fd::hung_up`], and what waits for a lock alone: a half-close, a poller. A server's connection has its
+//! [`Fd::hung_up`], and a half-close, which waits for the lock alone. A server's connection has its
 //! socket to itself, and calls the system directly. All of `impl Fd` is in this folder:
 //!
 //! | file | what it is |

@@ -1,7 +1,7 @@
 //! An operation as a future: one try or several, under one lock. Also one poll of futures-io, where no
 //! future lives between two polls.
 
-// Go has a method for each (`FD.Read`, `FD.Accept`, ...). Go has no pollers.
+// Go has a method for each (`FD.Read`, `FD.Accept`, ...), and nothing like futures-io.
 
 use std::future::Future;
 use std::io;
