@@ -180,15 +180,18 @@ impl Session {
                 if let Err(error) = self.push_deadline() {
                     break Err(error);
                 }
-                let read = match self.stream.read_with(|bytes| self.echo(bytes)).await {
-                    Err(error) if error.is_timeout() => Box::pin(self.read_late()).await,
-                    read => read,
+                let echoed = match self.stream.read_with(|bytes| self.echo(bytes)).await {
+                    Ok(echoed) => echoed,
+                    Err(error) if !error.is_timeout() => break Err(error),
+                    Err(_) => match Box::pin(self.read_late()).await {
+                        Ok(echoed) => echoed,
+                        Err(error) => break Err(error),
+                    },
                 };
-                match read {
-                    Ok(Echoed::All) => continue,
-                    Ok(Echoed::Some) => {}
-                    Ok(Echoed::End) => break Ok(()),
-                    Err(error) => break Err(error),
+                match echoed {
+                    Echoed::All => continue,
+                    Echoed::Some => {}
+                    Echoed::End => break Ok(()),
                 }
                 // Boxed, because it is rare: else every idle connection would hold room for it.
                 if let Err(error) = Box::pin(self.write_rest()).await {
