@@ -219,8 +219,8 @@ fn a_slow_peer_and_a_dead_one_do_not_hold_up_the_others() {
         assert!(got == sent);
         assert!(time::now() - start < 10 * SECOND);
 
-        // More than its patience: the system may have taken a little more at first.
-        time::sleep(60 * SECOND).await;
+        // Many times its patience: on a busy computer the system goes on taking a little more.
+        time::sleep(3600 * SECOND).await;
         let dropped = room.leave(slow).unwrap().to_string();
         assert_eq!(dropped, "dropped: it took nothing for 10s");
         let ended = read_all(&slow_client).await.unwrap_err();
