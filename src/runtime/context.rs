@@ -94,7 +94,7 @@ const OPERATION: i64 = 1024;
 const NO_LIMIT: i64 = i64::MAX;
 
 thread_local! {
-    /// The address of the reactor whose runtime is entered; null if none is.
+    /// The address of the entered runtime's reactor; null outside a runtime.
     static HOME: Cell<*const ()> = const { Cell::new(ptr::null()) };
     /// The machine that runs, or ran last.
     static ID: Cell<MachineId> = const { Cell::new(MachineId::ROOT) };

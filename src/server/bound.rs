@@ -500,7 +500,7 @@ impl ServerHandle {
     /// ```
     /// use netpoller::{ConnId, ServerHandle};
     ///
-    /// /// An administrator throws somebody out.
+    /// /// An administrator ends a connection.
     /// fn kick(server: &ServerHandle, id: ConnId) -> std::io::Result<()> {
     ///     server.write(id, b"good-bye\n".as_slice().into())?;
     ///     server.close(id)
@@ -514,7 +514,7 @@ impl ServerHandle {
         self.common.shared.remotes.close(id)
     }
 
-    /// What lives on each worker whose runtime is made, and what it waits for: see
+    /// What lives on each worker that has a runtime, and what it waits for: see
     /// [`Handle::dump`](crate::Handle::dump). Each has `timeout` to answer.
     ///
     /// ```

@@ -43,7 +43,7 @@ pub(crate) struct Common {
     /// By listener, with the real ports.
     pub(crate) addrs: Vec<Addr>,
     pub(crate) dispatcher: Arc<Dispatcher>,
-    /// By worker, of those whose runtime is made.
+    /// By worker: its runtime, once it is made.
     pub(crate) runtimes: Vec<OnceLock<Handle>>,
     /// What all connections share.
     pub(crate) shared: Arc<ServerShared>,

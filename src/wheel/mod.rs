@@ -440,7 +440,7 @@ impl<K: Copy> Wheel<K> {
                 level.trim(slot);
             }
         }
-        // Sets `earliest`.
+        // Only to set `earliest`: nothing is handed out here.
         self.find_front(Tick::ZERO);
     }
 }

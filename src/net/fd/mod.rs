@@ -260,11 +260,12 @@ impl<'a> Claim<'a> {
                 May::Wait => continue,
                 May::Try => {}
             }
-            match context::has_budget() {
+            if context::has_budget() {
                 // A yield is for one try: a later try without budget yields again.
-                true => self.yielded = false,
+                self.yielded = false;
+            } else {
                 // The other machines run first.
-                false => ready!(self.poll_yield(cx)),
+                ready!(self.poll_yield(cx));
             }
             fd.trace("try", direction);
             match attempt(fd) {
