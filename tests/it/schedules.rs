@@ -15,7 +15,7 @@ use std::thread;
 
 use crate::support::schedule::{LOGS, SEED};
 
-const SEEDS: u64 = 10;
+const SEEDS: u64 = 20;
 
 /// Connections, servers under `run_in`, locks, copies, heartbeats.
 const MODULES: [&str; 7] = [
