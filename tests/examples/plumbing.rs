@@ -128,23 +128,27 @@ fn a_log_that_blocks_never_breaks_the_flow() {
     drop(release);
 }
 
+/// Reads until so many lines of `x` have come from other clients of the room.
+async fn hears_all(client: &TcpStream, lines: usize) {
+    let (mut hears, mut heard) = (Splitter::new(line), 0);
+    while heard < lines {
+        let line = hears.read(client).await.unwrap().expect("it stays");
+        heard += usize::from(line.ends_with(b": x"));
+    }
+}
+
 #[test]
 fn many_lines_in_one_read_drop_no_client_that_reads() {
     run(async {
         let (chat, addr) = listener().await;
         spawn(broadcast::serve(chat));
         let ann = TcpStream::connect(&addr).await.unwrap();
-        let mut ann_hears = Splitter::new(line);
         // Ann is in the room once her line is read.
         ann.write_all(b"hello?\n").await.unwrap();
         let bob = TcpStream::connect(&addr).await.unwrap();
         let lines = b"x\n".repeat(5000);
         bob.write_all(&lines).await.unwrap();
-        let mut heard = 0;
-        while heard < 5000 {
-            let line = ann_hears.read(&ann).await.unwrap().expect("she stays");
-            heard += usize::from(line.ends_with(b": x"));
-        }
+        hears_all(&ann, 5000).await;
     });
 }
 
@@ -154,7 +158,6 @@ fn many_clients_that_talk_at_once_drop_no_client_that_reads() {
         let (chat, addr) = listener().await;
         spawn(broadcast::serve(chat));
         let ann = TcpStream::connect(&addr).await.unwrap();
-        let mut ann_hears = Splitter::new(line);
         ann.write_all(b"hello?\n").await.unwrap();
         for _ in 0..100 {
             let talker = TcpStream::connect(&addr).await.unwrap();
@@ -163,11 +166,7 @@ fn many_clients_that_talk_at_once_drop_no_client_that_reads() {
                 while talker.read_with(|bytes| bytes.len()).await.unwrap() > 0 {}
             });
         }
-        let mut heard = 0;
-        while heard < 100 * 40 {
-            let line = ann_hears.read(&ann).await.unwrap().expect("she stays");
-            heard += usize::from(line.ends_with(b": x"));
-        }
+        hears_all(&ann, 100 * 40).await;
     });
 }
 

@@ -9,7 +9,7 @@ use netpoller::{Bound, Conn, ConnHandle, Drain, Protocol, Server, TcpStream, spa
 
 use crate::support::bytes::read_all;
 use crate::support::scripted_protocol::{
-    MILLISECOND, SECOND, Script, dial, nothing, serving, serving_in_real_time, until,
+    MILLISECOND, SECOND, Script, answer_after, dial, nothing, serving, serving_in_real_time, until,
 };
 use crate::support::stall::stall;
 
@@ -106,13 +106,7 @@ fn a_drain_waits_for_a_busy_connection_until_it_is_no_longer_busy() {
     // After ten seconds its own task, or its handle elsewhere, says that it is no longer busy.
     let by_task = Script {
         data: |conn, bytes| {
-            conn.set_busy(true);
-            let handle = conn.handle();
-            spawn(async move {
-                time::sleep(10 * SECOND).await;
-                handle.write(b"answer").unwrap();
-                handle.set_busy(false);
-            });
+            answer_after(10 * SECOND, conn, b"answer");
             Ok(bytes.len())
         },
         ..Script::new()

@@ -13,7 +13,7 @@ use netpoller::{
 use crate::support::bytes::read_all;
 use crate::support::schedule::virtual_runtime;
 use crate::support::scripted_protocol::{
-    MILLISECOND, SECOND, Script, dial, nothing, serving, until,
+    MILLISECOND, SECOND, Script, answer_after, dial, nothing, serving, until,
 };
 use crate::support::stall::stall;
 use crate::support::watchdog::watchdog;
@@ -415,13 +415,7 @@ fn no_bytes_are_expected_of_a_peer_while_the_connection_is_busy() {
             if bytes.len() < 10 {
                 return Ok(0);
             }
-            conn.set_busy(true);
-            let handle = conn.handle();
-            spawn(async move {
-                time::sleep(3 * SECOND).await;
-                handle.write(b"answer").unwrap();
-                handle.set_busy(false);
-            });
+            answer_after(3 * SECOND, conn, b"answer");
             Ok(10)
         },
         ..Script::new()
@@ -448,13 +442,7 @@ fn what_comes_while_the_connection_is_busy_counts_for_the_peer() {
             if !bytes.starts_with(b"first") {
                 return Ok(0);
             }
-            conn.set_busy(true);
-            let handle = conn.handle();
-            spawn(async move {
-                time::sleep(3 * SECOND).await;
-                handle.write(b"answer").unwrap();
-                handle.set_busy(false);
-            });
+            answer_after(3 * SECOND, conn, b"answer");
             Ok(5)
         },
         ..Script::new()

@@ -16,6 +16,7 @@ use netpoller::{
 
 use crate::support::running::{Echo, SECOND, echo, rest, start};
 use crate::support::schedule::virtual_runtime;
+use crate::support::scripted_protocol::answer_after;
 use crate::support::watchdog::watchdog;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -130,13 +131,7 @@ struct Late;
 
 impl Protocol for Late {
     fn data(&mut self, conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
-        conn.set_busy(true);
-        let handle = conn.handle();
-        spawn(async move {
-            time::sleep(50 * MILLISECOND).await;
-            handle.write(b"x").unwrap();
-            handle.set_busy(false);
-        });
+        answer_after(50 * MILLISECOND, conn, b"x");
         Ok(bytes.len())
     }
 }

@@ -7,7 +7,9 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use netpoller::{Addr, Bound, Conn, Drain, NetError, Protocol, Runtime, Server, TcpStream, time};
+use netpoller::{
+    Addr, Bound, Conn, Drain, NetError, Protocol, Runtime, Server, TcpStream, spawn, time,
+};
 
 use crate::support::schedule::virtual_runtime;
 use crate::support::watchdog::watchdog;
@@ -34,6 +36,17 @@ pub struct Script {
 pub fn echo(conn: &mut Conn, bytes: &[u8]) -> io::Result<usize> {
     conn.write(bytes)?;
     Ok(bytes.len())
+}
+
+/// Marks the connection as busy. After `wait` a task answers, and says that it is no longer busy.
+pub fn answer_after(wait: Duration, conn: &mut Conn, answer: &'static [u8]) {
+    conn.set_busy(true);
+    let handle = conn.handle();
+    spawn(async move {
+        time::sleep(wait).await;
+        handle.write(answer).unwrap();
+        handle.set_busy(false);
+    });
 }
 
 pub fn nothing(_: &mut Conn) -> io::Result<()> {

@@ -105,8 +105,8 @@ fn a_timeout_names_the_operation_and_both_ends() {
     );
 }
 
-/// Closes by the only handle, which nobody has asked for its addresses: its errors have both ends all the
-/// same, as Go's do.
+/// Closes by the only handle before any address was asked for: its errors have both ends all the same, as
+/// Go's do.
 async fn closed<T: Transport>() {
     let listener = T::listen().await.unwrap();
     let at = T::address(&listener);
